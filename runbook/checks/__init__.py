@@ -1,0 +1,114 @@
+"""Read-only checks, one class a check, found by listing this folder.
+
+A check says which read-only commands it asks of each host, and judges the answers of all hosts together, without
+I/O: the engine asks all checks' commands of all hosts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from runbook.plan import Plan
+from runbook.step import Binding, Command, Result, Target
+
+
+class Severity(StrEnum):
+    """OK is told too, so that the table has a mark in every cell."""
+
+    OK = "ok"
+    WARNS = "warns"
+    BLOCKS = "blocks"
+    HELD = "held"
+    """Another run holds the host: exit 6, before everything that merely blocks."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer of one check on one host (``host`` "" where it is about the whole plan or the responder's machine).
+
+    ``saw`` says what was found and compared, ``do`` what the responder should do; "" where all is well.
+    """
+
+    check: str
+    host: str
+    severity: Severity
+    saw: str
+    do: str = ""
+
+
+Answers = Mapping[str, tuple[Result, ...]]
+"""By host name, one result for each command that ``asks`` gave for that host, in order."""
+
+
+class Check(ABC):
+    """One check. The first line of the docstring is its title in every table."""
+
+    group: ClassVar[str] = "preflight"
+    order: ClassVar[int] = 50
+    """Where it stands in the table; connection and tools come first."""
+
+    @classmethod
+    def id(cls) -> str:
+        """The check's name in journal and JSON."""
+        return cls.__name__
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring, without its full stop."""
+        return (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
+
+    def applies(self, plan: Plan) -> bool:
+        """Whether the plan asks for this check at all."""
+        return True
+
+    def within(self, plan: Plan) -> float:
+        """For how many seconds a "no" is asked again; 0 for the checks before the restore."""
+        return 0.0
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """The read-only commands for this host."""
+        return ()
+
+    def local(self, plan: Plan, bound: Binding) -> Sequence[Command]:
+        """Commands for the responder's machine; their results stand under the host name ""."""
+        return ()
+
+    @abstractmethod
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """What the answers of all hosts say. An unknown result (``code`` None) is a host that did not answer.
+
+        The connection check reports unreachable hosts; every other check stays silent about them.
+        """
+
+    # Small words for subclasses.
+    def ok(self, host: str, saw: str) -> Finding:
+        """All is well on this host."""
+        return Finding(self.id(), host, Severity.OK, saw)
+
+    def warns(self, host: str, saw: str, do: str) -> Finding:
+        """Worth knowing; the restore goes on."""
+        return Finding(self.id(), host, Severity.WARNS, saw, do)
+
+    def blocks(self, host: str, saw: str, do: str) -> Finding:
+        """The restore must not start."""
+        return Finding(self.id(), host, Severity.BLOCKS, saw, do)
+
+
+def all_checks(group: str) -> tuple[Check, ...]:
+    """Every check of the group, in the order of the table."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    found = [cls() for cls in _subclasses(Check) if cls.group == group and not inspect.isabstract(cls)]
+    return tuple(sorted(found, key=lambda c: (c.order, c.id())))
+
+
+def _subclasses(cls: type[Check]) -> list[type[Check]]:
+    direct = cls.__subclasses__()
+    return direct + [sub for one in direct for sub in _subclasses(one)]
