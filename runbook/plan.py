@@ -78,7 +78,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Worker:
-    """A host whose kubelet is restarted after the restore. Its name is its host; of its paths only the workspace counts."""
+    """A host whose kubelet is restarted afterwards. Its name is its host; of its paths only the workspace counts."""
 
     host: str
     ssh: Ssh = Ssh()
