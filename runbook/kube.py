@@ -1,0 +1,51 @@
+"""The two clients that talk to a cluster from its own hosts: each host asks its own API server and its own member.
+
+A load balancer in front of the API servers is down when they are, so nothing here goes through one.
+"""
+
+from __future__ import annotations
+
+from runbook.step import Command, Target
+
+API = "https://127.0.0.1:6443"
+API_SERVER_NAME = "kubernetes"
+"""kubeadm's API server certificate holds this DNS name, but not 127.0.0.1."""
+
+
+def kubectl(n: Target, *args: str, timeout: float = 10.0) -> Command:
+    """A read-only kubectl command, asked of the host's own API server; ``timeout`` in seconds ends it on the host."""
+    argv = (
+        *("kubectl", "--kubeconfig", n.node.paths.kubeconfig),
+        *("--server", API, "--tls-server-name", API_SERVER_NAME),
+        *("--request-timeout", _go(max(1.0, timeout - 2)), *args),
+    )
+    return Command(argv, timeout, changes=False)
+
+
+def etcdctl(n: Target, *args: str, timeout: float = 10.0, tool: str = "") -> Command:
+    """A read-only etcdctl command, asked of the host's own member; ``timeout`` in seconds ends it on the host.
+
+    With ``--cluster`` etcdctl asks for the members and then each in turn, each with its own time limit: the limit is
+    cut so that one dead member does not use up the time of the others. ``tool`` names another etcdctl than the run's,
+    for questions asked before the tools are staged.
+    """
+    paths = n.node.paths
+    calls = len(n.plan.nodes) + 1 if "--cluster" in args else 1
+    each = max(1.0, (timeout - 1) / calls)
+    argv = (
+        *(tool or staged(n, "etcdctl"), f"--endpoints={','.join(n.node.client_urls)}"),
+        *(f"--cacert={paths.etcd_ca}", f"--cert={paths.etcd_cert}", f"--key={paths.etcd_key}"),
+        *(f"--dial-timeout={_go(min(2.0, each))}", f"--command-timeout={_go(each)}", *args),
+    )
+    return Command(argv, timeout, changes=False)
+
+
+def staged(n: Target, tool: str) -> str:
+    """Which ``etcdctl`` or ``etcdutl`` serves this run: the host's own, or the one that the run brought along."""
+    if n.plan.tools.upload:
+        return f"{n.run_dir}/tools/{tool}"
+    return {"etcdctl": n.plan.tools.etcdctl, "etcdutl": n.plan.tools.etcdutl}[tool]
+
+
+def _go(seconds: float) -> str:
+    return f"{int(seconds * 1000)}ms" if seconds != int(seconds) else f"{int(seconds)}s"
