@@ -1,7 +1,7 @@
 """Read-only checks, one class a check, found by listing this folder.
 
 A check says which read-only commands it asks of each host, and judges the answers of all hosts together, without
-I/O: the engine asks all checks' commands of all hosts at once.
+I/O: ``runbook.checks.survey`` asks all checks' commands of all hosts at once. To add a check, add a class.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from runbook.plan import Plan
+from runbook.plan import Node, Plan, Worker
 from runbook.step import Binding, Command, Result, Target
+
+Place = TypeVar("Place", Node, Worker, Node | Worker)
+"""A host of the plan, of either kind."""
 
 
 class Severity(StrEnum):
@@ -53,6 +56,9 @@ class Check(ABC):
     group: ClassVar[str] = "preflight"
     order: ClassVar[int] = 50
     """Where it stands in the table; connection and tools come first."""
+    round: ClassVar[int] = 2
+    """When it is asked: 0 opens the connections, and who is silent then is not asked again; 1 wants them open already
+    (it measures time); 2 is everything else."""
 
     @classmethod
     def id(cls) -> str:
@@ -80,6 +86,13 @@ class Check(ABC):
         """Commands for the responder's machine; their results stand under the host name ""."""
         return ()
 
+    def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
+        """Facts of the responder's machine that no command gives; they stand behind those of ``local``.
+
+        The one method that may do I/O, read-only, just before the hosts are asked. Raising is a finding that blocks.
+        """
+        return ()
+
     @abstractmethod
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """What the answers of all hosts say. An unknown result (``code`` None) is a host that did not answer.
@@ -99,6 +112,23 @@ class Check(ABC):
     def blocks(self, host: str, saw: str, do: str) -> Finding:
         """The restore must not start."""
         return Finding(self.id(), host, Severity.BLOCKS, saw, do)
+
+    def held(self, host: str, saw: str, do: str) -> Finding:
+        """Another run has the host."""
+        return Finding(self.id(), host, Severity.HELD, saw, do)
+
+
+def places(plan: Plan) -> tuple[Node | Worker, ...]:
+    """Every host of the plan."""
+    return (*plan.nodes, *plan.workers)
+
+
+def heard(answers: Answers, places: Iterable[Place]) -> Iterator[tuple[Place, tuple[Result, ...]]]:
+    """The hosts that answered all that they were asked. Silent ones are the connection check's to report."""
+    for place in places:
+        results = answers.get(place.name, ())
+        if results and not any(r.unknown for r in results):
+            yield place, results
 
 
 def all_checks(group: str) -> tuple[Check, ...]:

@@ -1,0 +1,152 @@
+"""Can the hosts be reached, as root, and do they know each other's names and the time?"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks.words import ask, is_node, listed, on, script
+from runbook.plan import Node, Plan, Worker
+from runbook.step import Binding, Command, Result, Target
+
+
+def _advice(place: Node | Worker, text: str) -> str:
+    """What to do about a connection that failed, from the transport's own words."""
+    low, known = text.lower(), place.ssh.known_hosts_file
+    if "sudo" in low:
+        return f"allow {place.ssh.user} `sudo -n` on {place.host} (NOPASSWD), or set spec.ssh.user: root"
+    if "host key" in low or "known_hosts" in low or "known hosts" in low:
+        port = f" -p {place.ssh.port}" if place.ssh.port != 22 else ""
+        return f"prove the key on the host's console, then: ssh-keyscan{port} {place.host} >> {known}"
+    if "authentication" in low or "permission denied" in low:
+        return f"check spec.ssh.user and identityFile; try: {on(place, 'true')}"
+    return f"try: {on(place, 'true')}"
+
+
+def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
+    for place in places(plan):
+        for result in answers.get(place.name, ())[:1]:
+            if result.unknown:
+                text = result.tail() or "no answer"
+                yield check.blocks(place.name, text, _advice(place, text))
+            elif not result.ok:
+                saw = f"commands cannot be run as root: {result.tail() or f'exit code {result.code}'}"
+                yield check.blocks(place.name, saw, _advice(place, f"sudo {result.tail()}"))
+            elif result.out.strip() != "0":
+                saw = f"commands run with the user id {result.out.strip()}, not as root (0)"
+                yield check.blocks(place.name, saw, _advice(place, "sudo"))
+            else:
+                yield check.ok(place.name, f"{place.ssh.user}@{place.host} answers, as root")
+
+
+class Reachable(Check):
+    """SSH answers, the host key is known, and commands run as root."""
+
+    order, round = 0, 0
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Whoever answers this has accepted the key and the sudo."""
+        return [ask("id", "-u")]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """The one check that tells of a host that does not answer."""
+        return _reached(self, plan, answers)
+
+
+class StillReachable(Check):
+    """Every host can still be reached."""
+
+    group, order, round = "verify", 0, 0
+
+    def within(self, plan: Plan) -> float:
+        """A host may be busy for a moment."""
+        return plan.timeouts.command
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """As before the restore."""
+        return [ask("id", "-u")]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """As before the restore."""
+        return _reached(self, plan, answers)
+
+
+class Clocks(Check):
+    """The hosts' clocks agree with this machine's within a second."""
+
+    order, round = 15, 1
+    limit = 1.0
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Seconds since the epoch, with nanoseconds."""
+        return [ask("date", "+%s.%N")]
+
+    def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
+        """The time here, just before the hosts are asked."""
+        return [Result(0, repr(time.time()))]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """Etcd's leases and the certificates' dates hang on it; etcd itself warns above one second."""
+        here = float(answers[""][0].out)
+        for place, (result,) in heard(answers, places(plan)):
+            try:
+                off = float(result.out) - here
+            except ValueError:
+                yield self.warns(
+                    place.name, f"`date` said {result.out.strip() or result.tail()!r}", "look at its clock"
+                )
+                continue
+            # The host was asked between `here` and the end of the round trip: only what that cannot explain counts.
+            if off < -self.limit or off - result.seconds > self.limit:
+                saw = f"its clock is {abs(off):.1f} s {'behind' if off < 0 else 'ahead of'} this machine's"
+                yield self.warns(place.name, saw, f"check time on both: {on(place, 'timedatectl')}; timedatectl")
+            else:
+                yield self.ok(place.name, f"within {self.limit:g} s of this machine's")
+
+
+RESOLVE = r"""
+for name in "$@"; do
+  getent hosts "$name" > /dev/null || echo "$name"
+done
+"""
+
+
+class PeerNames(Check):
+    """Every host can resolve the names in the members' peer URLs."""
+
+    order = 20
+
+    def applies(self, plan: Plan) -> bool:
+        """Only where there are names."""
+        return bool(_names(plan))
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Those that the host's own resolver does not know."""
+        return [script(RESOLVE, *_names(n.plan))] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """A member that cannot find its peers waits for ever."""
+        for node, (result,) in heard(answers, plan.nodes):
+            if not result.ok:
+                yield self.blocks(node.name, f"names could not be looked up: {result.tail()}", "look at the host")
+            elif result.out.strip():
+                unknown = listed(result.out.split())
+                yield self.blocks(node.name, f"cannot resolve {unknown}", f"add to its DNS or /etc/hosts: {unknown}")
+            else:
+                yield self.ok(node.name, f"resolves {listed(_names(plan))}")
+
+
+def _names(plan: Plan) -> list[str]:
+    hosts = dict.fromkeys(urlsplit(url).hostname or "" for n in plan.nodes for url in n.peer_urls)
+    return [h for h in hosts if not _is_address(h)]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""Asks all checks of a group of all hosts at once, and gathers what they find.
+
+It also closes the ways in which a check could say "all is well" without having looked: an answer that got lost, and a
+check that failed itself, both block.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from runbook.asking import Clock, RealClock
+from runbook.checks import Check, Finding, Severity, all_checks, places
+from runbook.plan import Plan
+from runbook.step import Binding, Command, Result, Target
+from runbook.transport import Hosts
+
+POLL = 0.5
+"""Seconds between two rounds of checks that may still become true."""
+
+LOCAL = ""
+"""Under this host name stand the answers of the responder's own machine."""
+
+
+def survey(
+    hosts: Hosts,
+    plan: Plan,
+    bound: Binding,
+    group: str,
+    *,
+    absent: Collection[str] = (),
+    clock: Clock | None = None,
+    checks: Sequence[Check] | None = None,
+) -> tuple[Finding, ...]:
+    """All findings of the group, in the order of the table; those that blocked are asked again within their time.
+
+    Hosts named in ``absent`` are not asked, and nothing is found about them.
+    """
+    clock = clock or RealClock()
+    asked = [c for c in (all_checks(group) if checks is None else checks) if c.applies(plan)]
+    targets = [Target(plan, bound, p) for p in places(plan) if p.name not in absent]
+    start = clock.monotonic()
+    found = _Pass(hosts, plan, bound, targets).run(asked)
+    while True:
+        elapsed = clock.monotonic() - start
+        again = [c for c in asked if _blocked(found[c.id()]) and elapsed < c.within(plan)]
+        if not again:
+            return tuple(f for c in asked for f in found[c.id()])
+        clock.sleep(POLL)
+        found |= _Pass(hosts, plan, bound, targets).run(again)
+
+
+def _blocked(findings: Sequence[Finding]) -> bool:
+    return any(f.severity in (Severity.BLOCKS, Severity.HELD) for f in findings)
+
+
+@dataclass
+class _Pass:
+    """One pass over some checks."""
+
+    hosts: Hosts
+    plan: Plan
+    bound: Binding
+    targets: Sequence[Target]
+    silent: dict[str, Result] = field(default_factory=dict)
+    """Hosts that did not answer when the connections were opened: they are not asked again in this pass."""
+    reported: set[str] = field(default_factory=set)
+    """Hosts of whose silence a finding tells already."""
+
+    def run(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
+        """The findings, by the check's id."""
+        found: dict[str, list[Finding]] = {}
+        for turn in sorted({c.round for c in checks}):
+            found |= self._round([c for c in checks if c.round == turn])
+        return found
+
+    def _round(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
+        asks = {c.id(): {t.name: tuple(c.asks(t)) for t in self.targets} for c in checks}
+        broken: dict[str, list[Finding]] = {}
+        here = {c.id(): self._here(c, broken) for c in checks}
+        answers = self._ask(asks)
+        found = {}
+        for c in checks:
+            mine = {host: results for host, results in answers[c.id()].items() if results}
+            found[c.id()] = broken.get(c.id()) or self._judge(c, {**mine, LOCAL: here[c.id()]})
+            found[c.id()] += self._silence(c, mine)
+            if c.round == 0:
+                self.silent |= {h: r for h, results in mine.items() for r in results if r.unknown}
+        return found
+
+    def _here(self, check: Check, broken: dict[str, list[Finding]]) -> tuple[Result, ...]:
+        """What the responder's machine says."""
+        try:
+            commands = tuple(run_here(c) for c in check.local(self.plan, self.bound))
+            return (*commands, *check.look(self.plan, self.bound))
+        except Exception as error:  # a check that cannot look must not pass
+            broken[check.id()] = [_failed(check, error)]
+            return ()
+
+    def _ask(self, asks: dict[str, dict[str, tuple[Command, ...]]]) -> dict[str, dict[str, tuple[Result, ...]]]:
+        """One round trip a host; a command that several checks ask is run once, and all get its answer."""
+        wanted: dict[str, list[Command]] = {}
+        for target in self.targets:
+            commands = dict.fromkeys(c for by_host in asks.values() for c in by_host[target.name])
+            if commands and target.name not in self.silent:
+                wanted[target.name] = list(commands)
+        got = self.hosts.ask(wanted) if wanted else {}
+        known = {host: dict(zip(commands, got[host], strict=True)) for host, commands in wanted.items()}
+        return {
+            check: {
+                host: tuple(known[host][c] if host in known else self.silent[host] for c in commands)
+                for host, commands in by_host.items()
+            }
+            for check, by_host in asks.items()
+        }
+
+    def _judge(self, check: Check, answers: dict[str, tuple[Result, ...]]) -> list[Finding]:
+        try:
+            return list(check.judge(self.plan, self.bound, answers))
+        except Exception as error:  # a check that cannot judge must not pass
+            return [_failed(check, error)]
+
+    def _silence(self, check: Check, answers: dict[str, tuple[Result, ...]]) -> list[Finding]:
+        """One finding for each host that left this check without an answer, unless one tells of that host already."""
+        found = []
+        for host, results in answers.items():
+            lost = next((r for r in results if r.unknown), None)
+            if lost is None:
+                continue
+            if check.round and host not in self.reported:
+                saw = f"the host stopped answering: {lost.tail(1) or 'the connection was lost'}"
+                found.append(check.blocks(host, saw, "look at the network and at the host, then try again"))
+            self.reported.add(host)
+        return found
+
+
+def _failed(check: Check, error: Exception) -> Finding:
+    saw = f"the check itself failed: {type(error).__name__}: {error}"
+    return check.blocks("", saw, "this is a fault of runbook: please report it, with this line")
+
+
+def run_here(command: Command) -> Result:
+    """Run a command on the responder's machine; 124 where it outlived its time, 126 or 127 where it did not start."""
+    try:
+        done = subprocess.run(
+            command.words(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=command.timeout,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        return Result(124, err=f"no answer within {command.timeout:g} s")
+    except FileNotFoundError as error:
+        return Result(127, err=str(error))
+    except OSError as error:
+        return Result(126, err=str(error))
+    return Result(done.returncode, done.stdout, done.stderr)
