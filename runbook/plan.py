@@ -153,19 +153,28 @@ class Plan:
         """The value of etcd's ``--initial-cluster``: every member with each of its peer URLs."""
         return ",".join(f"{n.name}={url}" for n in self.nodes for url in n.peer_urls)
 
+    @property
+    def text_sha256(self) -> str:
+        """SHA-256 of the plan file's bytes, in hex."""
+        return hashlib.sha256(self.text).hexdigest()
+
     def node(self, name: str) -> Node:
         """The node of that name; KeyError where the plan has none."""
         return {n.name: n for n in self.nodes}[name]
 
     def pinned(self) -> dict[str, Any]:
-        """What a resume may not change: snapshot, cluster, nodes, paths, restore; JSON-able, canonical."""
-        bare = replace(self, timeouts=Timeouts(), verify=Verify(), ticket="", file=Path(), text=b"")
+        """What a resume may not change: all but the connections, timeouts and ``verify``; JSON-able, canonical.
+
+        A node's ``host`` is a connection, for its name is the member's. A worker's host is its name, and so pinned.
+        """
         bare = replace(
-            bare,
-            nodes=tuple(replace(n, ssh=Ssh(), host="") for n in bare.nodes),
-            workers=(),
+            self,
+            timeouts=Timeouts(),
+            verify=Verify(),
+            nodes=tuple(replace(n, ssh=Ssh(), host="") for n in self.nodes),
+            workers=tuple(replace(w, ssh=Ssh()) for w in self.workers),
         )
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(bare), default=str))
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(replace(bare, file=Path(), text=b"")), default=str))
         del plain["file"], plain["text"]
         return plain
 

@@ -163,11 +163,17 @@ class Irreversible:
 
 @dataclass(frozen=True)
 class Binding:
-    """What is known of a run beyond its plan. In a preview these are the placeholders below."""
+    """What is known of a run beyond its plan; in a preview the placeholders below.
+
+    ``sha256`` is the snapshot's, ``holder`` is who runs it from where (``user@machine``); the tools' sums are those of
+    the files in ``tools.upload``, "" where nothing is brought along.
+    """
 
     run: str = "$RUN"
     sha256: str = "$SHA256"
     holder: str = "$HOLDER"
+    etcdctl_sha256: str = ""
+    etcdutl_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Asking probes of hosts: once, or again and again until they say yes or their time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from runbook.lifecycle import YES, Verdict, View
+from runbook.step import Probe, Question, Result
+from runbook.transport import Hosts
+
+POLL = 0.2
+"""Seconds between two rounds of questions while waiting."""
+
+TIMED_OUT = 124
+"""The exit code of a command that outlived its time on the host."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can make their own."""
+
+    def monotonic(self) -> float:
+        """Seconds, never going back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class RealClock:
+    """The machine's own time."""
+
+    def monotonic(self) -> float:
+        """Seconds, never going back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def judge(question: Question, result: Result) -> View:
+    """What one answer to one question means."""
+    if result.unknown:
+        return View(Verdict.UNKNOWN, result.err.strip() or "no answer")
+    if result.code == TIMED_OUT:
+        return View(Verdict.NO, f"{question.says}: no answer within {question.ask.timeout:g} s")
+    objection = question.judge(result)
+    return View(Verdict.NO, objection) if objection else YES
+
+
+def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
+    """All questions of each host in one round trip; the first that is not answered with yes is the host's view."""
+    asked = {host: [q.ask for q in probe.questions] for host, probe in probes.items() if probe.questions}
+    answers = hosts.ask(asked) if asked else {}
+    views = dict.fromkeys(probes, YES)
+    for host in asked:
+        pairs = zip(probes[host].questions, answers[host], strict=True)
+        views[host] = next((view for q, r in pairs if (view := judge(q, r)).verdict is not Verdict.YES), YES)
+    return views
+
+
+class _Wait:
+    """One host being waited for: which question is the first that has not been answered with yes."""
+
+    def __init__(self, probe: Probe, until: float) -> None:
+        self.probe, self.until = probe, until
+        self.index, self.waited, self.view = 0, False, YES
+
+    def pending(self) -> Probe:
+        """What to ask next: one question, or all of them again to see them true at one time."""
+        questions = self.probe.questions
+        return Probe(questions[self.index : self.index + 1] if self.index < len(questions) else questions)
+
+    def take(self, view: View) -> bool:
+        """Take the answer; true when every question has been answered with yes."""
+        self.view = view
+        confirming = self.index >= len(self.probe.questions)
+        if view.verdict is not Verdict.YES:
+            self.waited, self.index = True, 0 if confirming else self.index
+            return False
+        self.index += 1
+        return confirming or (self.index >= len(self.probe.questions) and not self.waited)
+
+
+def ask_until(
+    hosts: Hosts, probes: Mapping[str, Probe], clock: Clock, impatient: Collection[str] = ()
+) -> dict[str, View]:
+    """Ask until each host says yes, or its probe's time is over; ``impatient`` hosts are asked once only.
+
+    While waiting, only the first question not yet answered with yes is asked: the later ones are often slow to fail.
+    A host that had to be waited for is asked everything once more at the end.
+    """
+    start = clock.monotonic()
+    patient = {h: p for h, p in probes.items() if p.wait and h not in impatient}
+    views = ask_once(hosts, {h: p for h, p in probes.items() if h not in patient})
+    waits = {h: _Wait(p, start + p.wait) for h, p in patient.items()}
+    while waits:
+        seen = ask_once(hosts, {h: w.pending() for h, w in waits.items()})
+        idle = True
+        for host, wait in list(waits.items()):
+            arrived = wait.take(seen[host])
+            idle = idle and seen[host].verdict is not Verdict.YES
+            if arrived or (seen[host].verdict is not Verdict.YES and clock.monotonic() >= wait.until):
+                views[host] = wait.view
+                del waits[host]
+        if waits and idle:
+            clock.sleep(POLL)
+    return views

@@ -1,0 +1,351 @@
+"""Forward and backward through the steps: the one engine that carries a procedure out.
+
+It holds no knowledge of etcd. What to do stands in the steps, what was intended in the journal, what is true on the
+hosts; the state tables decide. It can be killed at any line and started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runbook import situation
+from runbook.asking import Clock, ask_once, ask_until
+from runbook.checks import Finding, Severity
+from runbook.errors import Halted, Held, Refused, Unverified
+from runbook.inspection import inspect
+from runbook.journal import Journal
+from runbook.lifecycle import READY, RunState, StepRun, Verdict, View, Views
+from runbook.plan import Plan
+from runbook.replay import replay
+from runbook.step import Action, Binding, Command, Irreversible, Phase, Probe, Result, Scope, Step, Target, Upload
+from runbook.transport import Hosts
+
+FINISHED = ("DONE", "SKIPPED")
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """A distribution's procedure: its steps, and the three things around them.
+
+    ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
+    anything is undone; ``sweep`` is what ``finish`` removes.
+    """
+
+    steps: tuple[Step, ...]
+    lock: Step
+    may_roll_back: Callable[[Target], Probe]
+    sweep: Callable[[Target], Sequence[Command]]
+
+
+def words(action: Action) -> str:
+    """An action for the journal: a command's words, an upload's destination; secrets masked, long scripts cut."""
+    if isinstance(action, Upload):
+        return f"upload {action.dest} sha256 {action.sha256}"
+    shown = ["(script)" if "\n" in str(w) else str(w) for w in action.argv]
+    return " ".join(shown)
+
+
+class Engine:
+    """One run being carried out by this process, which holds the run's directory."""
+
+    def __init__(
+        self, plan: Plan, bound: Binding, procedure: Procedure, hosts: Hosts, journal: Journal, clock: Clock
+    ) -> None:
+        self.plan, self.bound, self.procedure = plan, bound, procedure
+        self.hosts, self.journal, self.clock = hosts, journal, clock
+        self.nodes = tuple(Target(plan, bound, node) for node in plan.nodes)
+        self.workers = tuple(Target(plan, bound, worker) for worker in plan.workers)
+        past = replay(journal.lines)
+        self.run = RunState(self, past.state, past.halted_from)
+        self.steps = [StepRun(step, self, past.steps.get(step.id(), "PENDING")) for step in procedure.steps]
+        self.trouble: dict[str, View] = {}
+        self.findings: list[Finding] = []
+
+    # Forward.
+
+    def forward(self) -> None:
+        """From wherever the run stands to its end; returns when it is complete.
+
+        Raises Refused or Held (preparing failed and was undone), Halted, Unverified.
+        """
+        if self.run.state in ("halted", "unverified"):
+            self.run.go("resume")
+        self._hold()
+        for current in self.steps:
+            if current.state in FINISHED:
+                continue
+            self._enter(current.step.phase)
+            if current.state != "PENDING":
+                current.resume()
+            while current.state in ("PENDING", "ACTING"):
+                current.proceed()
+            if current.state not in FINISHED:
+                self._stopped_at(current)
+        self.release()
+        self.run.go("complete")
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is Phase.PREPARE and self.run.state == "planned":
+            self.run.go("prepare")
+        if phase is Phase.OUTAGE and self.run.state == "preparing":
+            self.run.go("cut")
+            if self.run.state != "outage":
+                raise Halted("the barrier holds: not every prepare step is done on every host", **self._situation())
+        if phase is Phase.VERIFY and self.run.state == "outage":
+            self.run.go("verify")
+
+    def _stopped_at(self, current: StepRun) -> None:
+        why = f"{current.step.title()}: {_objections(current.views)}"
+        says_no = any(view.verdict is Verdict.NO for view in current.views.values())
+        if current.step.phase is Phase.PREPARE and says_no:
+            self._undo_preparing(why)
+        if current.step.phase is Phase.VERIFY and current.state == "FAILED":
+            self.release()
+            self.run.go("doubt", why)
+            raise Unverified(f"restored and serving, but not verified: {why}", **self._situation())
+        self.run.go("halt", why)
+        raise Halted(f"halted: {why}", **self._situation(current.views))
+
+    def _undo_preparing(self, why: str) -> None:
+        held = [f for f in self.findings if f.severity is Severity.HELD]
+        held_now = any("names another run" in view.saw for step in self.steps for view in step.views.values())
+        self.backward(f"preparing failed: {why}")
+        kind = Held if held or held_now else Refused
+        raise kind(
+            why,
+            true="no host is changed; what had been prepared was removed again",
+            means="the old cluster is as it was",
+            next=("runbook preview --check PLAN", "runbook run PLAN"),
+        )
+
+    # Backward.
+
+    def may_roll_back(self) -> None:
+        """Raises Refused where a later run's data is in place on a host: then nothing is undone."""
+        views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in self.nodes})
+        later = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
+        if later:
+            shown = "; ".join(f"{host}: {saw}" for host, saw in later.items())
+            raise Refused(
+                f"this run cannot be rolled back: {shown}",
+                true="nothing was changed just now",
+                means="going back from here would throw away what the later run restored",
+                next=("runbook runs", "runbook rollback <the later run>"),
+            )
+
+    def backward(self, why: str) -> None:
+        """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
+        self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
+        begun = [s for s in self.steps if s.state != "PENDING"]
+        if begun and begun[-1].step.phase is not Phase.PREPARE:
+            self._hold()
+        for current in reversed(begun):
+            if current.state == "UNDONE":
+                continue
+            if current.state in ("UNDOING", "STUCK"):
+                current.resume()
+            else:
+                current.rollback()
+            current.proceed()
+            if current.state != "UNDONE":
+                reason = f"{current.step.title()}, undone: {_objections(current.views)}"
+                self.run.go("stick", reason)
+                raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views))
+        if not any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps):
+            self.sweep()
+        self.run.go("undone")
+
+    # The lock, and the end.
+
+    def _hold(self) -> None:
+        """Hold the hosts again after a resume or before a rollback, where the lock step had already been done."""
+        mine = next(s for s in self.steps if s.step is self.procedure.lock)
+        if mine.state not in FINISHED:
+            return
+        lock = self.procedure.lock
+        views = ask_once(self.hosts, {n.name: lock.done(n) for n in self.nodes})
+        free = {n.name: n for n in self.nodes if views[n.name].verdict is Verdict.NO}
+        if not free:
+            return
+        self.hosts.settle([n.name for n in self.nodes], self.plan.timeouts.command)
+        self._carry_out(lock, {name: lock.do(n) for name, n in free.items()}, "hold")
+        views = ask_once(self.hosts, {name: lock.done(n) for name, n in free.items()})
+        foreign = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
+        if foreign:
+            self._carry_out(lock, {name: _undo(lock, n) for name, n in free.items()}, "let-go")
+            raise Held(
+                "another run holds " + "; ".join(f"{host}: {saw}" for host, saw in foreign.items()),
+                true="nothing was changed just now",
+                means="two runs at once would destroy each other's work",
+                next=("runbook runs", f"runbook status {self.bound.run}"),
+            )
+
+    def release(self) -> None:
+        """Release the locks; a host that does not answer keeps its own until `finish`, and is named."""
+        lock = self.procedure.lock
+        self._carry_out(lock, {n.name: _undo(lock, n) for n in self.nodes}, "release")
+        views = ask_once(self.hosts, {n.name: lock.undone(n) for n in self.nodes})
+        for host, view in views.items():
+            if view.verdict is not Verdict.YES:
+                self.journal.append("note", host=host, text=f"the lock could not be released: {view.saw}")
+
+    def sweep(self) -> None:
+        """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted."""
+        if next(s for s in self.steps if s.step is self.procedure.lock).state != "PENDING":
+            targets = {n.name: n for n in (*self.nodes, *self._touched_workers())}
+            results = self._carry_out(
+                self.procedure.lock, {h: self.procedure.sweep(n) for h, n in targets.items()}, "sweep"
+            )
+            left = {host: result.tail() for host, result in results.items() if not result.ok}
+            if left:
+                shown = "; ".join(f"{host}: {text}" for host, text in left.items())
+                raise Halted(f"not everything could be removed: {shown}", **self._situation())
+        self.journal.append("closed")
+
+    def _touched_workers(self) -> Sequence[Target]:
+        begun = any(s.step.on is Scope.WORKERS and s.state != "PENDING" for s in self.steps)
+        return self.workers if begun else ()
+
+    # What the state machines ask for (lifecycle.Crew).
+
+    def targets(self, step: Step) -> tuple[Target, ...]:
+        """The hosts on which a step acts."""
+        by_scope = {Scope.ALL: self.nodes, Scope.FIRST: self.nodes[:1], Scope.WORKERS: self.workers}
+        return by_scope[step.on]
+
+    def observe(self, step: Step, state: str) -> Views:
+        """What each host says now; waits where the step says so."""
+        targets = self.targets(step)
+        if state == "UNDOING":
+            return ask_until(self.hosts, {n.name: step.undone(n) for n in targets}, self.clock, set(self.trouble))
+        if state == "PENDING":
+            return dict.fromkeys((n.name for n in targets), READY) if step.checks else self._may_start(step, targets)
+        if step.checks:
+            return self._inspect(step)
+        views = ask_until(self.hosts, {n.name: step.done(n) for n in targets}, self.clock, set(self.trouble))
+        return {h: self._with_trouble(h, view) for h, view in views.items()}
+
+    def _may_start(self, step: Step, targets: Sequence[Target]) -> Views:
+        views = ask_once(self.hosts, {n.name: step.done(n) for n in targets})
+        open_ = {n.name: step.ready(n) for n in targets if views[n.name].verdict is Verdict.NO}
+        ready = ask_until(self.hosts, open_, self.clock)
+        return views | {h: READY if view.verdict is Verdict.YES else view for h, view in ready.items()}
+
+    def _with_trouble(self, host: str, view: View) -> View:
+        """A host that is not done, with what its command said, which is the better reason."""
+        if view.verdict is Verdict.YES or host not in self.trouble:
+            return view
+        trouble = self.trouble[host]
+        verdict = Verdict.UNKNOWN if Verdict.UNKNOWN in (view.verdict, trouble.verdict) else Verdict.NO
+        return View(verdict, f"{view.saw}; {trouble.saw}" if view.saw else trouble.saw)
+
+    def _inspect(self, step: Step) -> Views:
+        targets = (*self.nodes, *self.workers)
+        self.findings = inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock)
+        for f in self.findings:
+            if f.severity is not Severity.OK:
+                extra = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
+                self.journal.append("finding", step=step.id(), host=f.host, **extra)
+        views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}
+        for f in self.findings:
+            if f.severity in (Severity.BLOCKS, Severity.HELD):
+                saw = f"{f.saw} ({f.do})" if f.do else f.saw
+                before = views.get(f.host)
+                joined = f"{before.saw}; {saw}" if before and before.saw else saw
+                views[f.host] = View(Verdict.NO, joined)
+        return views
+
+    def act(self, step: Step) -> None:
+        """Settle first; then act where the host says that it is not done, and nowhere else."""
+        targets = {n.name: n for n in self.targets(step)}
+        todo = {name: list(step.do(n)) for name, n in targets.items()}
+        self.trouble = {}
+        if not any(todo.values()):
+            return
+        settled = self._settle(todo)
+        views = ask_once(self.hosts, {name: step.done(targets[name]) for name in settled})
+        self._carry_out(step, {name: todo[name] for name, v in views.items() if v.verdict is Verdict.NO}, "do")
+
+    def undo(self, step: Step) -> None:
+        """Settle first; then undo on every host."""
+        todo: dict[str, Sequence[Action]] = {}
+        self.trouble = {}
+        for n in self.targets(step):
+            undo = step.undo(n)
+            if isinstance(undo, Irreversible):
+                self.trouble[n.name] = View(Verdict.NO, f"cannot be undone: {undo.why}")
+            elif undo:
+                todo[n.name] = undo
+        settled = self._settle(todo)
+        self._carry_out(step, {name: todo[name] for name in settled}, "undo")
+
+    def _settle(self, todo: Mapping[str, Sequence[Action]]) -> list[str]:
+        """Wait for what an earlier engine may have left running; the hosts where nothing runs any more."""
+        if not todo:
+            return []
+        longest = max((a.timeout for actions in todo.values() for a in actions), default=0.0)
+        results = self.hosts.settle(list(todo), longest + 30)
+        for host, result in results.items():
+            if not result.ok:
+                verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
+                self.trouble[host] = View(verdict, result.tail() or f"could not settle ({result.code})")
+        return [host for host, result in results.items() if result.ok]
+
+    def _carry_out(self, step: Step, actions: Mapping[str, Sequence[Action]], what: str) -> dict[str, Result]:
+        if not actions:
+            return {}
+        key = f"{step.id()}.{what}.{self.journal.epoch}.{len(self.journal.lines)}"
+        results = self.hosts.act(actions, key, _Witness(self.journal, step.id()))
+        for host, result in results.items():
+            if not result.ok:
+                verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
+                self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
+        return results
+
+    def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:
+        """One line for each row of the step's table."""
+        saw = {h: f"{v.verdict}: {v.saw}" if v.saw else str(v.verdict) for h, v in views.items()}
+        row: dict[str, object] = {"from": source, "to": dest, "trigger": trigger, "saw": saw}
+        self.journal.append("step", step=step.id(), **row)
+
+    def record_run(self, source: str, dest: str, why: str) -> None:
+        """One line for each row of the run's table."""
+        self.journal.append("state", **{"from": source, "to": dest, "why": why})
+
+    def prepared_everywhere(self) -> bool:
+        """The barrier: every prepare step is done on every host."""
+        return all(s.state in FINISHED for s in self.steps if s.step.phase is Phase.PREPARE)
+
+    def _situation(self, views: Views | None = None) -> situation.Sentences:
+        return situation.describe(replay(self.journal.lines), self.bound.run, views or {})
+
+
+class _Witness:
+    """Writes each action into the journal, before and after."""
+
+    def __init__(self, journal: Journal, step: str) -> None:
+        self.journal, self.step = journal, step
+
+    def begins(self, host: str, key: str, action: Action) -> None:
+        """The line that announces the action; where it cannot be written, the action is not begun."""
+        self.journal.append("begin", step=self.step, host=host, key=key, action=words(action))
+
+    def ended(self, host: str, key: str, action: Action, result: Result) -> None:
+        """How it ended, and the last of what it said where it failed."""
+        extra: dict[str, object] = {} if result.ok else {"said": result.tail()}
+        self.journal.append("end", step=self.step, host=host, key=key, code=result.code, **extra)
+
+
+def _undo(step: Step, n: Target) -> Sequence[Action]:
+    undo = step.undo(n)
+    return () if isinstance(undo, Irreversible) else undo
+
+
+def _objections(views: Views) -> str:
+    shown = [
+        f"{host}: {view.saw or view.verdict}" if host else view.saw
+        for host, view in views.items()
+        if view.verdict in (Verdict.NO, Verdict.UNKNOWN)
+    ]
+    return "; ".join(shown) or "not done"

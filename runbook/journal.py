@@ -1,0 +1,165 @@
+"""The journal: append-only, one JSON object a line, each line fsynced before what it announces is done.
+
+Every line has ``seq`` (from 1), ``at`` (RFC 3339, UTC), ``epoch``, ``event``, ``prev`` (SHA-256 of the line before, in
+hex; zeros for the first), and ``step`` and ``host`` where they apply. A torn last line is what a crash leaves, and is
+dropped; any other damage is named and refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runbook.errors import Halted
+
+ZEROS = "0" * 64
+Line = dict[str, Any]
+
+
+class JournalDamaged(Halted):
+    """The journal was changed, or lost something other than its last line."""
+
+
+def now() -> str:
+    """The time as the journal writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def sha(raw: bytes) -> str:
+    """SHA-256 of one line, without its newline."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def read(path: Path) -> tuple[list[Line], int]:
+    """All valid lines, and how many bytes of the file they take.
+
+    Raises JournalDamaged where anything but a torn last line is wrong.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise JournalDamaged(f"{path}: {error.strerror}") from error
+    lines: list[Line] = []
+    prev, good = ZEROS, 0
+    pieces = raw.split(b"\n")
+    for number, piece in enumerate(pieces[:-1], start=1):
+        last = number == len(pieces) - 1 and not pieces[-1]
+        line = _parse(piece)
+        if line is None and last:
+            break  # torn within its last block: what it announced was never done
+        fault = _fault(line, prev, number)
+        if line is None or fault:
+            raise _damaged(path, number, fault or "it is not a JSON object")
+        lines.append(line)
+        prev, good = sha(piece), good + len(piece) + 1
+    return lines, good
+
+
+def _parse(piece: bytes) -> Line | None:
+    try:
+        value = json.loads(piece)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _fault(line: Line | None, prev: str, number: int) -> str:
+    if line is None:
+        return ""
+    if line.get("prev") != prev:
+        return "it does not follow from the line before (prev differs)"
+    if line.get("seq") != number:
+        return f"seq is {line.get('seq')}, not {number}"
+    missing = [key for key in ("at", "epoch", "event") if key not in line]
+    return f"it lacks {', '.join(missing)}" if missing else ""
+
+
+def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"{path}:{number}: the journal is damaged: {what}",
+        true="nothing was changed just now; the hosts are as the last engine left them",
+        means="nobody can say from this file what was done after the line before",
+        next=("compare with the copy in your backups, or ask the hosts: runbook adopt --host …",),
+    )
+
+
+class Journal:
+    """One run's journal, open for appending. Use by one process only: ``runbook.runs`` holds the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mutex = threading.Lock()
+        self.lines: list[Line] = []
+        self._prev, self._size = ZEROS, 0
+        if path.exists():
+            self.lines, self._size = read(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._fd, self._size)
+        os.lseek(self._fd, self._size, os.SEEK_SET)
+        if self.lines:
+            with path.open("rb") as file:
+                self._prev = sha(file.read(self._size).rstrip(b"\n").rsplit(b"\n", 1)[-1])
+        self.epoch = max((int(line["epoch"]) for line in self.lines), default=0)
+        _sync_directory(path.parent)
+
+    def append(self, event: str, /, *, step: str = "", host: str = "", **fields: object) -> Line:
+        """Write one line and fsync it; raises Halted, with the file as it was, where that fails."""
+        with self._mutex:
+            line: Line = {"seq": len(self.lines) + 1, "at": now(), "epoch": self.epoch, "event": event}
+            line |= {key: value for key, value in (("step", step), ("host", host)) if value}
+            line |= fields
+            line["prev"] = self._prev
+            raw = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+            self._write(raw + b"\n")
+            self._prev, self._size = sha(raw), self._size + len(raw) + 1
+            self.lines.append(line)
+            return line
+
+    def _write(self, raw: bytes) -> None:
+        try:
+            view = memoryview(raw)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise Halted(
+                f"{self.path}: the journal cannot be written: {error.strerror}",
+                true="the change that this line announces was not begun",
+                means="without a journal nothing can be resumed, so nothing more is done",
+                next=("make room or mend the disk, then: runbook resume",),
+            ) from error
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def last(lines: list[Line], event: str, **match: object) -> Line | None:
+    """The newest line of that event whose fields match."""
+    for line in reversed(lines):
+        if line["event"] == event and all(line.get(key) == value for key, value in match.items()):
+            return line
+    return None
+
+
+def fields(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line without what every line has."""
+    return {k: v for k, v in line.items() if k not in ("seq", "at", "epoch", "event", "prev")}

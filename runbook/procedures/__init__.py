@@ -1,0 +1,1 @@
+"""The procedures: one module a distribution, each a list of steps as pure data."""

@@ -1,0 +1,158 @@
+"""The cross-member proof: do all members hold the restored data, the same data, and nothing else?
+
+``endpoint health`` proves nothing: it was seen healthy with different data on every member, with N clusters of one, and
+with an empty cluster. So each host is asked what it sees of the whole cluster, and every view must be the same one:
+the planned members and no other, the cluster id that follows from plan and token, one hash at the restored revision,
+history before it compacted, no alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from runbook import parse
+from runbook.kube import etcdctl
+from runbook.procedures import scripts
+from runbook.procedures.words import in_run, script
+from runbook.step import Command, Probe, Result, Target, probe
+
+
+def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Result], str]:
+    def total(result: Result) -> str:
+        try:
+            return judge(n, result)
+        except parse.ParseError as error:
+            return f"{error} ({result.tail(1)})" if result.tail(1) else str(error)
+
+    return total
+
+
+def planned_ids(n: Target) -> tuple[int, dict[int, tuple[str, ...]]]:
+    """The cluster id, and by member id its peer URLs, as etcd will compute them from the plan and the token."""
+    members = {node.name: node.peer_urls for node in n.plan.nodes}
+    ids = parse.member_ids(members, n.token)
+    return parse.cluster_id(ids.values()), {ids[name]: urls for name, urls in members.items()}
+
+
+def _members(n: Target, result: Result) -> str:
+    if not result.ok:
+        return f"etcd does not answer: {result.tail(1)}"
+    seen = parse.member_list(result.out)
+    cluster, planned = planned_ids(n)
+    if seen.cluster_id != cluster:
+        return f"cluster id {seen.cluster_id:x} is not the restored cluster's, {cluster:x}"
+    found = {m.id: tuple(sorted(m.peer_urls)) for m in seen.members}
+    if found != {id_: tuple(sorted(urls)) for id_, urls in planned.items()}:
+        list_ = ", ".join(f"{m.name or '(unstarted)'}={'/'.join(m.peer_urls)}" for m in seen.members)
+        return f"the members are not the planned ones: {list_}"
+    learners = [m.name for m in seen.members if m.is_learner]
+    return f"still learners: {', '.join(learners)}" if learners else ""
+
+
+def _endpoints(n: Target, result: Result) -> str:
+    if not result.ok:
+        return f"not every member answers: {result.tail(1)}"
+    cluster, planned = planned_ids(n)
+    seen = parse.endpoint_status(result.out)
+    if {s.member_id for s in seen} != set(planned) or len(seen) != len(planned):
+        return f"{len(seen)} endpoints answer with the ids {', '.join(f'{s.member_id:x}' for s in seen)}"
+    for status in seen:
+        if status.cluster_id != cluster:
+            return f"{status.endpoint} is in the cluster {status.cluster_id:x}, not in {cluster:x}"
+        if status.errors:
+            return f"{status.endpoint} reports {'; '.join(status.errors)}"
+        if not status.leader:
+            return f"{status.endpoint} has no leader"
+    leaders = {s.leader for s in seen}
+    return f"the members do not agree on a leader: {', '.join(f'{x:x}' for x in leaders)}" if len(leaders) > 1 else ""
+
+
+def _hashes(n: Target, result: Result) -> str:
+    if not result.ok:
+        return f"the hashes could not be compared: {result.tail(1)}"
+    head, _, rest = result.out.partition("\n")
+    least = int(head) if head.strip().isdigit() else 0
+    seen = parse.hashkv(rest)
+    cluster, planned = planned_ids(n)
+    if len(seen) != len(planned) or {s.member_id for s in seen} != set(planned):
+        return f"{len(seen)} of {len(planned)} members gave a hash"
+    if {s.cluster_id for s in seen} != {cluster}:
+        return "a hash comes from another cluster"
+    if len({(s.hash, s.compact_revision) for s in seen}) > 1:
+        shown = ", ".join(f"{s.endpoint} {s.hash} (compacted {s.compact_revision})" for s in seen)
+        return f"the members hold different data at revision {least}: {shown}"
+    low = [s for s in seen if s.revision < least]
+    return f"{low[0].endpoint} is at revision {low[0].revision}, below {least}" if low else ""
+
+
+def _compacted(n: Target, result: Result) -> str:
+    if result.ok:
+        return "a read at an older revision answered: the history was not marked as compacted"
+    if "required revision has been compacted" in result.err:
+        return ""
+    return f"a read at an older revision: {result.tail(1)}"
+
+
+def _alarms(n: Target, result: Result) -> str:
+    if not result.ok:
+        return f"the alarms could not be read: {result.tail(1)}"
+    seen = parse.alarms(result.out)
+    shown = ", ".join(f"{a.kind} on {a.member_id:x}" for a in seen)
+    hint = "; it came with the snapshot: make room, then `etcdctl alarm disarm`, then resume"
+    return f"alarm: {shown}{hint}" if seen else ""
+
+
+def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
+    """An etcdctl command at a revision that the host computes from the snapshot's figures and the plan's bump."""
+    ask = etcdctl(n, *words, timeout=15)
+    bump = str(n.plan.cluster.bump_revision)
+    return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=20, changes=False)
+
+
+def same_data_everywhere(n: Target) -> Probe:
+    """The cross-member proof, as this host sees the cluster."""
+    ask = partial(etcdctl, n, timeout=15)
+    parts = [
+        probe(
+            "the members are the planned ones, in the restored cluster",
+            ask("member", "list", "-w", "json"),
+            _judged(_members, n),
+        ),
+        probe("every member answers", ask("endpoint", "status", "--cluster", "-w", "json"), _judged(_endpoints, n)),
+        probe(
+            "equal hashes at the restored revision",
+            _at_restored_revision(n, scripts.SNAPSHOT_REVISION, "endpoint", "hashkv", "--cluster", "-w", "json"),
+            _judged(_hashes, n),
+        ),
+        probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n)),
+    ]
+    if n.plan.cluster.mark_compacted:
+        old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
+        parts.append(probe("older revisions are compacted", old, _judged(_compacted, n)))
+    whole = Probe()
+    for part in parts:
+        whole &= part
+    return whole
+
+
+def bump_enough(n: Target) -> Probe:
+    """With all API servers down: the restored revision will be above the last one that the living etcd knows."""
+
+    def judge(n: Target, result: Result) -> str:
+        if result.code not in (0, 4):
+            return result.tail()
+        head, _, rest = result.out.partition("\n\n" if "\n\n" in result.out else "\n")
+        snapshot = parse.snapshot_status(head)
+        if result.code == 4:
+            return ""  # no living etcd here, so nobody to compare with; the first check has warned of it
+        living = max((s.revision for s in parse.endpoint_status(rest)), default=0)
+        restored = snapshot.revision + n.plan.cluster.bump_revision
+        if n.plan.cluster.bump_revision == 0 or restored > living:
+            return ""
+        enough = living - snapshot.revision + 1_000_000_000
+        return f"the living etcd is at revision {living}, restored: {restored}; bumpRevision {enough} would do"
+
+    status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5)
+    ask = script(scripts.FIGURES_AND, in_run(n, "snapshot.json"), *status.words(), timeout=15, changes=False)
+    return probe("the bump is above the last living revision", ask, _judged(judge, n))
