@@ -1,0 +1,229 @@
+"""A stand-in for containerd: starts, stops and remembers containers. Part of a host's first process.
+
+A container here is one process in its own mount namespace, on a root file system of its own that has the host's programs and
+nothing of the host's data but what the manifest's volumes bring. Its state is written where `crictl` reads it.
+Container images do not exist: the first word of the command is looked up among the lab's programs (real etcd,
+stand-ins for the rest), then among the host's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+from typing import Any
+
+from runbook.lab import kernel
+
+STATE = "/run/runbook-lab/containers"  # state as `crictl` and the kubelet read it
+PATH = "/opt/runbook-lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RUNNING, EXITED = "CONTAINER_RUNNING", "CONTAINER_EXITED"
+Json = dict[str, Any]
+
+
+class Runtime:
+    """All containers of this host, by id."""
+
+    def __init__(self) -> None:
+        self.containers: dict[str, Json] = {}
+        self.kill_at: dict[str, float] = {}  # id → monotonic time of the SIGKILL
+        os.makedirs(STATE, mode=0o700, exist_ok=True)  # as containerd's socket: for root alone
+        self.publish()
+
+    def start(self, pod: Json, container: Json, attempt: int) -> str:
+        """Start one container of a pod (as its manifest has it, with metadata.uid); returns its id."""
+        meta = pod["metadata"]
+        ident = secrets.token_hex(32)
+        folder = f"/var/log/pods/{meta['namespace']}_{meta['name']}_{meta['uid']}/{container['name']}"
+        os.makedirs(folder, exist_ok=True)
+        log = f"{folder}/{attempt}.log"
+        pid = os.fork()
+        if pid == 0:
+            become_container(pod, container, ident, log)
+        now = time.time_ns()
+        self.containers[ident] = {
+            "id": ident,
+            "podSandboxId": (meta["uid"] * 2)[:64],
+            "metadata": {"name": container["name"], "attempt": attempt},
+            "image": {"image": container.get("image", ""), "annotations": {}, "userSpecifiedImage": ""},
+            "imageRef": container.get("image", ""),
+            "state": RUNNING,
+            "createdAt": str(now),
+            "labels": {
+                "io.kubernetes.container.name": container["name"],
+                "io.kubernetes.pod.name": meta["name"],
+                "io.kubernetes.pod.namespace": meta["namespace"],
+                "io.kubernetes.pod.uid": meta["uid"],
+            },
+            "annotations": {
+                "io.kubernetes.container.restartCount": str(attempt),
+                "io.kubernetes.pod.terminationGracePeriod": str(grace_of(pod)),
+            },
+            "pid": pid,
+            "logPath": log,
+            "finishedAt": "0",
+            "exitCode": 0,
+        }
+        self.publish()
+        return ident
+
+    def stop(self, ident: str, grace: float) -> None:
+        """Ask it to end, and make it end after `grace` seconds; a second call may only shorten the wait."""
+        container = self.containers[ident]
+        if container["state"] != RUNNING:
+            return
+        deadline = time.monotonic() + grace
+        if ident not in self.kill_at:
+            self._signal(container, signal.SIGTERM)
+        self.kill_at[ident] = min(deadline, self.kill_at.get(ident, deadline))
+
+    def kill_overdue(self) -> float | None:
+        """Kill what has had its grace; seconds until the next is due, None where none waits."""
+        now = time.monotonic()
+        for ident, due in list(self.kill_at.items()):
+            if due <= now:
+                self._signal(self.containers[ident], signal.SIGKILL)
+                self.kill_at[ident] = now + 5
+        return max(0.0, min(self.kill_at.values()) - now) if self.kill_at else None
+
+    def _signal(self, container: Json, number: int) -> None:
+        try:
+            os.killpg(container["pid"], number)
+        except ProcessLookupError:
+            pass  # not yet a session of its own, or just gone: then only the process itself
+        try:
+            os.kill(container["pid"], number)
+        except ProcessLookupError:
+            return
+
+    def ended(self, pid: int, status: int) -> Json | None:
+        """Take note that process `pid` is no more; the container it was, if any."""
+        for ident, container in self.containers.items():
+            if container["pid"] == pid and container["state"] == RUNNING:
+                code = os.waitstatus_to_exitcode(status)
+                container.update(
+                    state=EXITED, finishedAt=str(time.time_ns()), exitCode=code if code >= 0 else 128 - code
+                )
+                self.kill_at.pop(ident, None)
+                self.publish()
+                return container
+        return None
+
+    def remove(self, ident: str) -> None:
+        """Forget a container that has ended."""
+        if self.containers[ident]["state"] == RUNNING:
+            raise ValueError(f"container {ident} is running: stop it first")
+        del self.containers[ident]
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the state whole, by rename: `all.json` for everything, `ps.json` for what runs, as crictl prints it."""
+        everything = sorted(self.containers.values(), key=lambda c: int(c["createdAt"]), reverse=True)
+        shown = [
+            {k: v for k, v in c.items() if k not in ("pid", "logPath", "finishedAt", "exitCode")} for c in everything
+        ]
+        documents: dict[str, Json] = {
+            "all.json": {"containers": everything},
+            "ps-a.json": {"containers": shown},
+            "ps.json": {"containers": [c for c in shown if c["state"] == RUNNING]},
+        }
+        for name, document in reversed(documents.items()):
+            with open(f"{STATE}/.{name}", "w") as file:
+                json.dump(document, file, indent=2)
+                file.write("\n")
+            os.rename(f"{STATE}/.{name}", f"{STATE}/{name}")
+
+
+def grace_of(pod: Json) -> int:
+    """The pod's termination grace period in seconds; Kubernetes' default is 30."""
+    value = pod["spec"].get("terminationGracePeriodSeconds")
+    return 30 if value is None else int(value)
+
+
+def become_container(pod: Json, container: Json, ident: str, log: str) -> None:
+    """Never returns: becomes the container's program."""
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.make_private()
+        enter_root(pod, container, ident)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        signal.set_wakeup_fd(-1)
+        argv = [str(word) for word in (container.get("command") or []) + (container.get("args") or [])]
+        env = {"PATH": PATH, "HOSTNAME": os.uname().nodename}
+        env.update({e["name"]: str(e.get("value", "")) for e in container.get("env") or []})
+        argv += bootstrap_args(container["name"])
+        give_up_root(pod, container)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is meant
+    except BaseException:  # noqa: BLE001 - the container's log is the only place to tell
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(128)  # what containerd reports for a container that could not be started
+
+
+def enter_root(pod: Json, container: Json, ident: str) -> None:
+    """A root of its own: the host's programs, an empty rest, and the volumes."""
+    root = f"/run/runbook-lab/roots/{ident}"
+    os.makedirs(root)
+    kernel.mount("tmpfs", root, "tmpfs", 0, "mode=0755,size=1g")
+    for name in ("usr", "opt/runbook-lab", "proc", "dev", "sys"):
+        os.makedirs(f"{root}/{name}")
+        kernel.bind(f"/{name}", f"{root}/{name}")
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
+        elif os.path.isdir(f"/{name}"):
+            os.mkdir(f"{root}/{name}")
+            kernel.bind(f"/{name}", f"{root}/{name}")
+    os.makedirs(f"{root}/tmp")
+    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103 - what /tmp is
+    os.makedirs(f"{root}/etc")
+    for name in ("passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"):
+        if os.path.exists(f"/etc/{name}"):
+            open(f"{root}/etc/{name}", "w").close()
+            kernel.bind(f"/etc/{name}", f"{root}/etc/{name}", read_only=True)
+    volumes = {v["name"]: v for v in pod["spec"].get("volumes") or []}
+    for place in container.get("volumeMounts") or []:
+        volume = volumes[place["name"]]
+        source, target = (volume.get("hostPath") or {}).get("path"), root + place["mountPath"]
+        if source is None:  # emptyDir and its kind
+            os.makedirs(target, exist_ok=True)
+        elif os.path.isdir(source):
+            os.makedirs(target, exist_ok=True)
+            kernel.bind(source, target, read_only=bool(place.get("readOnly")))
+        else:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            open(target, "a").close()
+            kernel.bind(source, target, read_only=bool(place.get("readOnly")))
+    kernel.pivot_root(root)
+
+
+def bootstrap_args(name: str) -> list[str]:
+    """What the first start of etcd adds to its manifest, so that all members of a new lab start at once.
+
+    kubeadm starts the first member alone and lets the others join one by one; its manifests say so for ever. Go's flag parser
+    takes the last of equal flags. The file is gone once the lab is up.
+    """
+    try:
+        with open("/opt/runbook-lab/etc/bootstrap-" + name) as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return []
+
+
+def give_up_root(pod: Json, container: Json) -> None:
+    """securityContext.runAsUser and runAsGroup, the container's before the pod's."""
+    context = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    group, user = context.get("runAsGroup"), context.get("runAsUser")
+    if user is not None or group is not None:
+        os.setgroups([])
+        os.setgid(int(group or 0))
+        os.setuid(int(user or 0))
