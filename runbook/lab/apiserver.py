@@ -1,9 +1,10 @@
 """A stand-in for the kube-apiserver, started with its manifest's own flags. It is not the real one.
 
-It needs etcd as the real one does (its own, over TLS, through etcd's JSON gateway), writes to it all the time (its own lease), and
-serves health, discovery and plain get, list, create, update and delete of the resources in `kubeobjects`, from etcd's own
-content below /registry. Values are JSON where real ones are mostly protobuf. It knows no watches, no patches and no
-authorisation beyond "has a certificate of the cluster"; an update of what does not exist creates it.
+It needs etcd as the real one does (its own, over TLS, through etcd's JSON gateway), writes to it all the time (its
+own lease), and serves health, discovery and plain get, list, create, update and delete of the resources in
+`kubeobjects`, from etcd's own content below /registry. Values are JSON where real ones are mostly protobuf. It knows
+no watches, no patches and no authorisation beyond "has a certificate of the cluster"; an update of what does not
+exist creates it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Json = dict[str, Any]
 Answer = tuple[int, str, bytes]
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+class Refusal(Exception):
     """An answer other than 200: code and Status object."""
 
     def __init__(self, code: int, body: Json) -> None:

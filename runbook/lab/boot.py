@@ -1,7 +1,8 @@
-"""Boots one host of a lab. Run as a script: `boot.py SPEC`, SPEC being JSON (see `main`).
+"""Boots one host of a lab. Run as a script: `boot.py SPEC`, SPEC being JSON (see `Lab._boot_spec`).
 
-The host's first process gets its own mount, network, uts, ipc and pid namespaces, below those of the lab's holder; an overlay of
-the shared layer and `/` with the host's own disk on top becomes its root, and everything else is let go of.
+The host's first process gets its own mount, network, uts, ipc and pid namespaces, below those of the lab's holder; an
+overlay of the shared layer and `/` with the host's own disk on top becomes its root, and everything else is let go
+of.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
 
 
 def main(argv: list[str]) -> int:
-    """SPEC has holder, name, ip, plugged, disk, base, binds, pid_file, init, ip_program; return once the host starts."""
+    """Boot the host of SPEC (see `Lab._boot_spec`); return once its first process runs."""
     spec = json.loads(argv[0])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -93,7 +94,7 @@ def become_host(spec: dict[str, Any], channel: socket.socket) -> None:
         os.dup2(log, 2)
         os.set_inheritable(channel.fileno(), False)
         os.execv(spec["init"][0], spec["init"])  # noqa: S606 - no shell is meant
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+    except BaseException as error:
         channel.send(f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)

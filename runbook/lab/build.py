@@ -12,9 +12,10 @@ from pathlib import Path
 from runbook.lab import toolchain
 from runbook.lab.disk import HostDisk, hosts_file, known_hosts_file, write_base
 from runbook.lab.errors import LabError, LabUsageError
+from runbook.lab.lab import Lab
 from runbook.lab.layout import GUEST, MAX_NODES, MAX_WORKERS, OPERATOR_IP, Host, make_hosts
-from runbook.lab.lab import Lab, script
 from runbook.lab.pki import ClusterPki, ssh_key
+from runbook.lab.process import script
 
 BRIDGE = f"link set lo up\nlink add br0 type bridge\naddr add {OPERATOR_IP}/24 dev br0\nlink set br0 up"
 
@@ -70,7 +71,7 @@ def check(nodes: int, workers: int, wal_dir: str, user: str, disk: str) -> None:
 
 
 def hold(lab: Lab, lock: int, disk: str, hosts: Sequence[Host]) -> None:
-    """Start the holder. It keeps the lock until its pid file is written: killed now, `up` leaves nothing that is not found."""
+    """Start the holder, which keeps the lock until its pid file is written: a killed `up` leaves nothing unfindable."""
     process = script(
         "holder", str(lab.dir), str(lock), disk, *(h.name for h in hosts), stderr=subprocess.PIPE, pass_fds=[lock]
     )
@@ -131,13 +132,14 @@ def ssh_config(lab: Lab, hosts: Sequence[Host]) -> str:
     """For `ssh -F`: all names work."""
     text = "".join(f"Host {h.name} {h.alias}\n  HostName {h.ip}\n  HostKeyAlias {h.name}\n" for h in hosts)
     return text + (
-        f"Host *\n  User root\n  IdentityFile {lab.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {lab.known_hosts}\n"
+        f"Host *\n  User root\n  IdentityFile {lab.identity}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {lab.known_hosts}\n"
         "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  BatchMode yes\n"
     )
 
 
 def settle(lab: Lab, wait: float) -> None:
-    """Wait until it is healthy, and write what every cluster has. The lab stays where it does not get there, to be looked at."""
+    """Wait until it is healthy and write what every cluster has; it stays, to be looked at, where it does not get there."""
     from runbook.lab.fill import first_objects
 
     lab.wait_healthy(wait)

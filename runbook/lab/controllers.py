@@ -1,7 +1,8 @@
 """Stand-ins for kube-scheduler and kube-controller-manager: each holds its leader's lease, or waits for it.
 
-Both end when they cannot keep the lease, as the real ones do, and the kubelet starts them again. The controller manager's one
-controller is that of nodes: a node whose lease is older than 40 s becomes Unknown. (The real one also binds, deletes and creates.)
+Both end when they cannot keep the lease, as the real ones do, and the kubelet starts them again. The controller
+manager's one controller is that of nodes: a node whose lease is older than 40 s becomes Unknown. (The real one also
+binds, deletes and creates.)
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Leader:
 
 
 class NodeMonitor:
-    """Ready becomes Unknown where a kubelet's lease has not changed for 40 s, by our own clock, as the real one counts."""
+    """Ready becomes Unknown where a kubelet's lease has not changed for 40 s by our own clock, as with the real one."""
 
     def __init__(self, api: Api) -> None:
         self.api = api

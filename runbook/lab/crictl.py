@@ -1,4 +1,4 @@
-"""A stand-in for crictl: `ps`, `pods`, `images`, `stop`, `rm`, `logs`, `inspect`, `version`, with the real one's JSON."""
+"""A stand-in for crictl: ps, pods, images, stop, rm, logs, inspect and version, with the real one's JSON."""
 
 from __future__ import annotations
 

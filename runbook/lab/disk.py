@@ -1,10 +1,11 @@
-"""What is on the disks: the layer that all hosts of a lab share, and each host's own files. Nothing here is mounted or run."""
+"""What is on the disks: the layer that all hosts of a lab share, and each host's own files."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,15 +44,43 @@ EMPTY = {
     "etc/ssh": 0o755,
     "etc/kubernetes": 0o755,
     "etc/etcd": 0o755,
+    "etc/ssl/private": 0o700,
     "etc/sudoers.d": 0o750,
+    "boot": 0o755,
     "var/backups": 0o755,
+    "var/lib": 0o755,
     "var/lib/etcd": 0o700,
     "var/lib/kubelet": 0o750,
-    "var/lib/etcd-runbook": 0o700,
     "var/log": 0o755,
     "var/spool": 0o755,
     "var/tmp": 0o1777,
 }
+# What a system has in `/`; whatever else this machine has there is hidden too.
+TOP = frozenset(
+    [
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "home",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "media",
+        "mnt",
+        "opt",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "srv",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+    ]
+)
 SSHD_CONFIG = """\
 Port 22
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -94,8 +123,8 @@ def write_base(base: Path, tools: Toolchain) -> list[tuple[str, str]]:
     if binds:
         (guest / "python").mkdir()
     _write_stand_ins(guest, python)
-    for folder in (base / "usr/local/bin", base / "usr/bin"):
-        folder.mkdir(parents=True, exist_ok=True)
+    for programs in (base / "usr/local/bin", base / "usr/bin"):
+        programs.mkdir(parents=True, exist_ok=True)
     for name in (*ETCD, "kubectl"):
         _offer(name, tools.programs[name], base, guest, binds)
     own = Path(__file__).parent / "bin"
@@ -104,6 +133,8 @@ def write_base(base: Path, tools: Toolchain) -> list[tuple[str, str]]:
     # In both places: this machine may have a real one, which would find no systemd.
     for place in ("usr/local/bin/systemctl", "usr/bin/systemctl"):
         (base / place).symlink_to(f"{GUEST}/bin/systemctl")
+    (base / ".stamp.json").unlink(missing_ok=True)
+    hide_the_rest(base / "opt")
     return binds
 
 
@@ -148,6 +179,11 @@ def _write_stand_ins(guest: Path, python: str) -> None:
         subprocess.run([python, "-IS", "-m", "compileall", "-q", "-j1", str(library)], check=True)
 
 
+def hide_the_rest(folder: Path) -> None:
+    """Make a directory of an overlay's layer hide what the layers below have at its place."""
+    os.setxattr(folder, "trusted.overlay.opaque", b"y")
+
+
 class HostDisk:
     """Writes one host's files into the upper directory of its overlay, before the host is booted first."""
 
@@ -157,13 +193,25 @@ class HostDisk:
             Path(disk, folder).mkdir()
         for path, mode in EMPTY.items():
             self.folder(path, mode)
+        for entry in sorted(os.listdir("/")):
+            if entry not in TOP:
+                self.hide(entry)
+        for name in ("shadow-", "gshadow", "gshadow-", "passwd-", "group-", "subuid", "subgid"):
+            if os.path.lexists(f"/etc/{name}"):
+                self.hide(f"etc/{name}")
 
     def folder(self, path: str, mode: int) -> None:
         """A directory that hides whatever this machine has at its place."""
         target = self.upper / path
         target.mkdir(parents=True, exist_ok=True)
         os.chmod(target, mode)
-        os.setxattr(target, "trusted.overlay.opaque", b"y")
+        hide_the_rest(target)
+
+    def hide(self, path: str) -> None:
+        """Let the host not see what this machine has at this path: overlayfs' whiteout."""
+        target = self.upper / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
 
     def write(self, path: str, content: bytes | str, mode: int = 0o644, owner: int = 0) -> None:
         """One file, by its absolute path on the host."""

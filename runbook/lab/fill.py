@@ -60,7 +60,7 @@ def base_objects() -> Iterator[tuple[str, Json]]:
 
 
 def sample_objects(count: int, hosts: list[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of `count` objects as workloads leave them: namespaces, pods, Secrets, ConfigMaps. (Real values are protobuf.)"""
+    """Key and value of `count` objects as workloads leave them, in JSON (real values are mostly protobuf)."""
     namespaces = [f"team-{i:02d}" for i in range(max(1, min(20, count // 20)))]
     for name in namespaces:
         yield _entry("v1", "Namespace", "namespaces", "", name, {"status": {"phase": "Active"}})

@@ -44,7 +44,8 @@ def wait_healthy(lab: Lab, timeout: float) -> None:
             if time.monotonic() > limit:
                 raise LabError(
                     f"lab {lab.name} is not healthy after {timeout:g} s: {'; '.join(missing)}. Look with "
-                    f"`runbook lab --name {lab.name} exec m1 -- crictl ps -a`; `runbook lab --name {lab.name} down` takes it away"
+                    f"`runbook lab --name {lab.name} exec m1 -- crictl ps -a`; "
+                    f"`runbook lab --name {lab.name} down` takes it away"
                 )
             time.sleep(POLL)
 

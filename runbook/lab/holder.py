@@ -1,8 +1,8 @@
 """The holder of a lab: first process of its pid namespace, keeper of its disks and of the operator's network.
 
 Run as a script: `holder.py DIR LOCKFD SIZE HOST…`. It becomes three things in turn: a process that makes the
-namespaces and writes the pid file, its child that is the holder, and nothing else. When the holder is killed, every process
-of the lab is killed with it by the kernel, and with the last of them go all mounts and networks.
+namespaces and writes the pid file, its child that is the holder, and nothing else. When the holder is killed, every
+process of the lab is killed with it by the kernel, and with the last of them go all mounts and networks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         os.close(go_write)
         os.close(ready_read)
         os.close(int(lock))
-        # An end of file instead of the word means that the pid file was not written: nobody could ever find this process.
+        # An end of file instead of the word: no pid file was written, and nobody could ever find this process.
         if os.read(go_read, 1) == b"g":
             hold(directory, size, hosts, ready_write)
         os._exit(1)

@@ -153,7 +153,7 @@ class Init:
         try:
             request = json.loads(line)
             until, answer = getattr(self, f"do_{request['op']}")(request)
-        except Exception as error:  # noqa: BLE001 - a bad request must not end the host
+        except Exception as error:
             until, answer = None, {"error": f"{type(error).__name__}: {error}"}
         if until is None:
             _reply(client, answer)
@@ -187,7 +187,7 @@ class Init:
         return None, {"id": request["id"]}
 
     def do_service(self, request: Json) -> tuple[Callable[[], bool] | None, Json]:
-        """systemctl's start, stop, restart, show; the answer comes when it is done."""
+        """Systemctl's start, stop, restart, show; the answer comes when it is done."""
         name = request["name"].removesuffix(".service")
         service = self.services.get(ALIASES.get(name, name))
         if service is None:

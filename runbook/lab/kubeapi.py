@@ -13,7 +13,7 @@ from runbook.lab.jsonhttp import Client, Json, client_context
 
 
 class Api:
-    """Requests to the API server of a kubeconfig; where it names several clusters' servers, to the first that answers."""
+    """Requests to the API server of a kubeconfig; where it names several, to the first that answers."""
 
     def __init__(self, kubeconfig: str, timeout: float = 5.0) -> None:
         with open(kubeconfig) as file:

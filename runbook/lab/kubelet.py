@@ -1,10 +1,11 @@
 """A stand-in for the kubelet: static pods, and the node's heartbeat. It is not the real one.
 
-It does what the real one does with a manifests directory: every file that does not begin with a dot is a manifest; changes are
-noticed by inotify and every 20 s; a changed or renamed file is another pod; containers are restarted with a back-off, stopped
-with SIGTERM and after the grace period SIGKILL; `DirectoryOrCreate` creates; containers outlive the kubelet, and a new
-one takes them over; a pod whose manifest is gone is kept running until the API server was seen once. It runs no probes, and no
-pods but static ones. Sources: pkg/kubelet/config/file*.go, kubelet_pods.go (HandlePodCleanups), kuberuntime_manager.go.
+It does what the real one does with a manifests directory: every file that does not begin with a dot is a manifest;
+changes are noticed by inotify and every 20 s; a changed or renamed file is another pod; containers are restarted with
+a back-off, stopped with SIGTERM and after the grace period SIGKILL; `DirectoryOrCreate` creates; containers outlive
+the kubelet, and a new one takes them over; a pod whose manifest is gone is kept running until the API server was seen
+once. It runs no probes, and no pods but static ones. Sources: pkg/kubelet/config/file*.go, kubelet_pods.go
+(HandlePodCleanups), kuberuntime_manager.go.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 from runbook.lab import kernel
 from runbook.lab.init import ask
 from runbook.lab.node import NodeStatus
-from runbook.lab.runtime import RUNNING, STATE, grace_of
+from runbook.lab.runtime import RUNNING, STATE
 
 MANIFESTS = "/etc/kubernetes/manifests"
 RELIST = 20.0  # seconds; --file-check-frequency
@@ -38,7 +39,7 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-class Volumes(Exception):  # noqa: N818 - the real event's reason is FailedMount
+class Volumes(Exception):
     """A volume is not what the manifest says it is."""
 
 

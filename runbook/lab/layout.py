@@ -27,7 +27,7 @@ class Host:
 
 
 def make_hosts(nodes: int, workers: int) -> tuple[Host, ...]:
-    """The control-plane nodes m1 …, then the workers w1 …"""
+    """The control-plane nodes m1, m2 …, then the workers w1, w2 … (none by default)."""
     control = [Host(f"m{i + 1}", f"cp{i + 1}", f"{NETWORK}.{10 + i}") for i in range(nodes)]
     return (*control, *(Host(f"w{i + 1}", f"worker{i + 1}", f"{NETWORK}.{50 + i}", True) for i in range(workers)))
 

@@ -19,7 +19,7 @@ Describe = Callable[[], list[tuple[Json, list[Json]]]]
 
 
 class NodeStatus(threading.Thread):
-    """Posts the node's status and its pods every ten seconds, sooner after a change, again and again until it succeeds."""
+    """Posts the node's status and its pods every ten seconds, sooner after a change, and again until it succeeds."""
 
     def __init__(self, node: str, describe: Describe) -> None:
         super().__init__(daemon=True, name="node-status")

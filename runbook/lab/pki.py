@@ -1,6 +1,7 @@
-"""The certificates of a kubeadm cluster, laid out as kubeadm lays them out; elliptic keys, because they are made quickly.
+"""The certificates of a kubeadm cluster, laid out as kubeadm does it; elliptic keys, because they are made quickly.
 
-Source of the layout, names and subject alternative names: "PKI certificates and requirements" in Kubernetes' documentation.
+Source of the layout, names and subject alternative names: "PKI certificates and requirements" in Kubernetes'
+documentation.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def ssh_key(comment: str) -> tuple[bytes, bytes]:
 
 
 class ClusterPki:
-    """The authorities and the service-account key that all control-plane hosts share, and each host's own certificates."""
+    """The authorities and the service-account key that all control-plane hosts share, and each host's certificates."""
 
     client_usage = (CLIENT,)
 

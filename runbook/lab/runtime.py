@@ -1,13 +1,14 @@
 """A stand-in for containerd: starts, stops and remembers containers. Part of a host's first process.
 
-A container here is one process in its own mount namespace, on a root file system of its own that has the host's programs and
-nothing of the host's data but what the manifest's volumes bring. Its state is written where `crictl` reads it.
-Container images do not exist: the first word of the command is looked up among the lab's programs (real etcd,
-stand-ins for the rest), then among the host's.
+A container here is one process in its own mount namespace, on a root file system of its own that has the host's
+programs and nothing of the host's data but what the manifest's volumes bring. Its state is written where `crictl`
+reads it. Container images do not exist: the first word of the command is looked up among the lab's programs (real
+etcd, stand-ins for the rest), then among the host's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -91,14 +92,9 @@ class Runtime:
         return max(0.0, min(self.kill_at.values()) - now) if self.kill_at else None
 
     def _signal(self, container: Json, number: int) -> None:
-        try:
-            os.killpg(container["pid"], number)
-        except ProcessLookupError:
-            pass  # not yet a session of its own, or just gone: then only the process itself
-        try:
-            os.kill(container["pid"], number)
-        except ProcessLookupError:
-            return
+        for send in (os.killpg, os.kill):  # it may not be a session of its own yet: then only the process itself
+            with contextlib.suppress(ProcessLookupError):
+                send(container["pid"], number)
 
     def ended(self, pid: int, status: int) -> Json | None:
         """Take note that process `pid` is no more; the container it was, if any."""
@@ -162,7 +158,7 @@ def become_container(pod: Json, container: Json, ident: str, log: str) -> None:
         argv += bootstrap_args(container["name"])
         give_up_root(pod, container)
         os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is meant
-    except BaseException:  # noqa: BLE001 - the container's log is the only place to tell
+    except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
     finally:
@@ -183,8 +179,8 @@ def enter_root(pod: Json, container: Json, ident: str) -> None:
         elif os.path.isdir(f"/{name}"):
             os.mkdir(f"{root}/{name}")
             kernel.bind(f"/{name}", f"{root}/{name}")
-    os.makedirs(f"{root}/tmp")
-    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103 - what /tmp is
+    os.makedirs(f"{root}/tmp")  # noqa: S108 - the container's own
+    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103, S108 - what /tmp is
     os.makedirs(f"{root}/etc")
     for name in ("passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"):
         if os.path.exists(f"/etc/{name}"):
@@ -209,8 +205,8 @@ def enter_root(pod: Json, container: Json, ident: str) -> None:
 def bootstrap_args(name: str) -> list[str]:
     """What the first start of etcd adds to its manifest, so that all members of a new lab start at once.
 
-    kubeadm starts the first member alone and lets the others join one by one; its manifests say so for ever. Go's flag parser
-    takes the last of equal flags. The file is gone once the lab is up.
+    kubeadm starts the first member alone and lets the others join one by one; its manifests say so for ever. Go's flag
+    parser takes the last of equal flags. The file is gone once the lab is up.
     """
     try:
         with open("/opt/runbook-lab/etc/bootstrap-" + name) as file:

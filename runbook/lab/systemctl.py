@@ -1,4 +1,4 @@
-"""A stand-in for systemctl on the lab's hosts: `is-active`, `start`, `stop`, `restart`, `status`, `show` and some that do nothing.
+"""A stand-in for systemctl: `is-active`, `start`, `stop`, `restart`, `status`, `show`, and some verbs that do nothing.
 
 What it prints and its exit codes are the real one's: 0; 3 not active; 4 no such unit; 5 no such unit to act on.
 """

@@ -42,7 +42,7 @@ SBIN = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "
 FORMAT = 3  # of the cache; raise it when what is unpacked changes
 
 
-class Missing(Exception):  # noqa: N818 - it names a state, and reads well where it is raised
+class Missing(Exception):
     """Something that the lab needs is missing and cannot be brought; the message says what and what to do."""
 
 
@@ -220,7 +220,7 @@ def _fetch(
 
 
 def _merge_usr(tree: Path) -> None:
-    """Move /bin, /lib … below /usr, where this machine has links there: laid over `/`, a directory would hide the link."""
+    """Move /bin, /lib … below /usr where this machine has links: laid over `/`, a directory would hide the link."""
     for folder in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if (tree / folder).is_dir() and Path("/", folder).is_symlink():
             shutil.copytree(tree / folder, tree / "usr" / folder, symlinks=True, dirs_exist_ok=True)
@@ -262,7 +262,7 @@ class Apt:
         return sorted((self.work / "cache/archives").glob("*.deb"))
 
     def _sources_of_machine(self) -> list[str]:
-        """One line a suite of the machine's own Debian (or Debian-like) sources; others, such as vendors', are left out."""
+        """One line for each suite of the machine's own release; other sources, such as vendors', are left out."""
         release = platform.freedesktop_os_release()
         codename = release.get("VERSION_CODENAME", "")
         form = "$(IDENTIFIER) $(REPO_URI) $(RELEASE) $(COMPONENT)"
