@@ -1,0 +1,237 @@
+"""The bbolt reader, on files of its own making, in every shape and damaged in every way; real ones are in *_etcd."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runbook.snapshots import bolt
+from runbook.snapshots.bolt import Database, NotBolt
+
+Entry = tuple[int, bytes, bytes]  # flags, key, value
+
+
+def revision(main: int, sub: int = 0, tombstone: bool = False) -> bytes:
+    return struct.pack(">Q", main) + b"_" + struct.pack(">Q", sub) + (b"t" if tombstone else b"")
+
+
+def leaf(entries: Sequence[Entry]) -> tuple[int, int, bytes]:
+    """Flags, count and content of a leaf page."""
+    data = b"".join(k + v for _, k, v in entries)
+    heads, at = b"", 16 * len(entries)
+    for index, (flags, key, value) in enumerate(entries):
+        heads += struct.pack("<IIII", flags, at - 16 * index, len(key), len(value))
+        at += len(key) + len(value)
+    return 0x02, len(entries), heads + data
+
+
+def branch(children: Sequence[tuple[bytes, int]]) -> tuple[int, int, bytes]:
+    heads, at = b"", 16 * len(children)
+    for index, (key, page) in enumerate(children):
+        heads += struct.pack("<IIQ", at - 16 * index, len(key), page)
+        at += len(key)
+    return 0x01, len(children), heads + b"".join(k for k, _ in children)
+
+
+class Writer:
+    """Writes bbolt files, small and plain."""
+
+    def __init__(self, page_size: int = 4096) -> None:
+        self.page_size = page_size
+        self.pages = [b"", b""]
+        self.add(0x10, 0, b"")
+
+    def add(self, flags: int, count: int, content: bytes) -> int:
+        number = len(self.pages)
+        size = -(-(16 + len(content)) // self.page_size)
+        raw = struct.pack("<QHHI", number, flags, count, size - 1) + content
+        raw = raw.ljust(size * self.page_size, b"\0")
+        self.pages += [raw[i : i + self.page_size] for i in range(0, len(raw), self.page_size)]
+        return number
+
+    def tree(self, entries: Sequence[Entry], fan: int) -> int:
+        groups = [entries[i : i + fan] for i in range(0, len(entries), fan)] or [[]]
+        level = [(g[0][1] if g else b"", self.add(*leaf(g))) for g in groups]
+        while len(level) > 1:
+            upper = [level[i : i + max(fan, 2)] for i in range(0, len(level), max(fan, 2))]
+            level = [(g[0][0], self.add(*branch(g))) for g in upper]
+        return level[0][1]
+
+    def meta(self, number: int, root: int, txid: int) -> bytes:
+        body = struct.pack("<IIIIQQQQQ", 0xED0CDAED, 2, self.page_size, 0, root, 0, 2, len(self.pages), txid)
+        head = struct.pack("<QHHI", number, 0x04, 0, 0)
+        return (head + body + struct.pack("<Q", bolt._fnv1a(body))).ljust(self.page_size, b"\0")
+
+    def file(self, root: int) -> bytes:
+        self.pages[0] = self.meta(0, root, 8)
+        self.pages[1] = self.meta(1, root, 7)
+        return b"".join(self.pages)
+
+
+def database(
+    mains: Sequence[int], fan: int = 3, value: int = 20, page_size: int = 4096, inline: bool = False, buckets: int = 3
+) -> bytes:
+    """A bbolt file as etcd's, with those revisions."""
+    writer = Writer(page_size)
+    entries = [(0, revision(m), b"v" * value) for m in mains]
+    if inline:
+        flags, count, content = leaf(entries)
+        inner = struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, flags, count, 0) + content
+    else:
+        inner = struct.pack("<QQ", writer.tree(entries, fan), 0)
+    empty = struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, 0x02, 0, 0)
+    names = [b"alarm", b"auth", b"members", b"meta", b"zzz"][:buckets]
+    root: list[Entry] = [(1, name, empty) for name in names]
+    return writer.file(writer.tree(sorted([*root, (1, b"key", inner)], key=lambda e: e[1]), max(fan, 2)))
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[int]:
+    with TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
+
+
+def last(data: bytes) -> int:
+    with opened(data) as fd:
+        return Database(fd, len(data)).last_revision()
+
+
+@given(
+    mains=st.lists(st.integers(1, 2**62), unique=True, max_size=60).map(sorted),
+    fan=st.integers(1, 9),
+    value=st.sampled_from([0, 1, 100, 5000]),
+    page_size=st.sampled_from([4096, 8192, 65536]),
+    buckets=st.integers(0, 5),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_last_revision_is_found_in_every_shape(
+    mains: list[int], fan: int, value: int, page_size: int, buckets: int
+) -> None:
+    assert last(database(mains, fan, value, page_size, buckets=buckets)) == (mains[-1] if mains else 0)
+
+
+@given(mains=st.lists(st.integers(1, 2**62), unique=True, max_size=9).map(sorted))
+def test_in_an_inline_bucket_too(mains: list[int]) -> None:
+    assert last(database(mains, inline=True)) == (mains[-1] if mains else 0)
+
+
+def test_a_tombstone_is_a_revision() -> None:
+    writer = Writer()
+    inner = writer.tree([(0, revision(4), b"x"), (0, revision(9, 2, tombstone=True), b"x")], 3)
+    root = writer.tree([(1, b"key", struct.pack("<QQ", inner, 0))], 3)
+    assert last(writer.file(root)) == 9
+
+
+def test_the_newer_meta_page_counts_and_the_other_serves_where_it_is_damaged() -> None:
+    writer = Writer()
+    roots = []
+    for main in (5, 6):
+        inner = writer.tree([(0, revision(main), b"x")], 3)
+        roots.append(writer.tree([(1, b"key", struct.pack("<QQ", inner, 0))], 3))
+    writer.pages[0] = writer.meta(0, roots[0], 10)
+    writer.pages[1] = writer.meta(1, roots[1], 11)
+    data = bytearray(b"".join(writer.pages))
+    assert last(bytes(data)) == 6
+    data[4096 + 16 + 40] ^= 1  # the newer: the older one's tree is still there
+    assert last(bytes(data)) == 5
+    data[16 + 40] ^= 1
+    with pytest.raises(NotBolt, match="checksums"):
+        last(bytes(data))
+
+
+def test_the_second_meta_page_serves_alone() -> None:
+    data = bytearray(database([7]))
+    data[16:80] = bytes(64)
+    assert last(bytes(data)) == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "past its end"),
+        (b"\0" * 100000, "magic"),
+        (struct.pack(">QHHIII", 0, 4, 0, 0, 0xED0CDAED, 2).ljust(20000, b"\0"), "big-endian"),
+    ],
+)
+def test_no_database(data: bytes, says: str) -> None:
+    with pytest.raises(NotBolt, match=says):
+        last(data)
+
+
+def test_another_programs_database() -> None:
+    writer = Writer()
+    root = writer.tree([(1, b"buckets", struct.pack("<QQ", 2, 0))], 3)
+    with pytest.raises(NotBolt, match="another program"):
+        last(writer.file(root))
+
+
+def test_a_key_that_is_no_bucket() -> None:
+    writer = Writer()
+    root = writer.tree([(0, b"key", struct.pack("<QQ", 2, 0))], 3)
+    with pytest.raises(NotBolt, match="another program"):
+        last(writer.file(root))
+
+
+def test_a_circle_ends() -> None:
+    writer = Writer()
+    circle = len(writer.pages)
+    writer.add(*branch([(revision(1), circle)]))
+    root = writer.tree([(1, b"key", struct.pack("<QQ", circle, 0))], 3)
+    with pytest.raises(NotBolt, match="circle"):
+        last(writer.file(root))
+
+
+def test_a_circle_above_the_bucket_ends() -> None:
+    writer = Writer()
+    circle = len(writer.pages)
+    writer.add(*branch([(b"a", circle)]))
+    with pytest.raises(NotBolt, match="deep"):
+        last(writer.file(circle))
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_damage_is_a_clean_error_or_no_harm(data: st.DataObject) -> None:
+    raw = bytearray(database([1, 2, 3, 4, 5], fan=2, inline=data.draw(st.booleans())))
+    used = [i for i, b in enumerate(raw) if b]
+    spots = st.one_of(st.sampled_from(used), st.integers(0, len(raw) - 1))
+    for _ in range(data.draw(st.integers(1, 8))):
+        raw[data.draw(spots)] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):  # so that damage below the meta pages, too, is reached with other sizes
+        raw = raw[: data.draw(st.integers(0, len(raw)))]
+    with suppress(NotBolt):
+        assert isinstance(last(bytes(raw)), int)
+
+
+@given(st.binary(max_size=3000))
+def test_a_meta_page_before_noise(noise: bytes) -> None:
+    writer = Writer(512)
+    writer.pages += [b""] * 4
+    data = writer.meta(0, 3, 5) + writer.meta(1, 3, 4) + bytes(512) + noise.ljust(3 * 512, b"\xff")
+    with pytest.raises(NotBolt):
+        last(data)
+
+
+def test_it_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(database(list(range(1, 3000)), fan=50, value=500))
+    read, pread = [0], os.pread
+
+    def counted(fd: int, length: int, offset: int) -> bytes:
+        read[0] += length
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    with path.open("rb") as file:
+        assert Database(file.fileno(), path.stat().st_size).last_revision() == 2999
+    assert read[0] < 4096
