@@ -1,0 +1,176 @@
+"""One program on one host: its script goes in, framed answers come out, and every wait has an end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from runbook.hosts.connection import Again, Link, Unreachable
+from runbook.hosts.frames import Frames
+
+if TYPE_CHECKING:
+    import paramiko
+
+READ = 1 << 24  # more than any window: a buffer is always taken whole, or taking it would be quadratic
+PULSE = 2.0
+
+
+class Lost(Exception):
+    """The connection ended, or fell silent, before the host had answered: nobody knows what happens there."""
+
+
+class Silent(Lost):
+    """The connection may stand, but no answer came in the time given."""
+
+
+class Ended(Exception):
+    """The program ended, with a known exit code, before it had answered in full: sudo refused, or no shell there."""
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(said)
+        self.code = code
+        self.said = said
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One framed answer: output and errors up to the mark ``name``, and how many bytes of each were dropped."""
+
+    name: str
+    code: str
+    out: bytes
+    err: bytes
+    out_dropped: int = 0
+    err_dropped: int = 0
+
+
+class Bell:
+    """The event of a channel's two buffers. They clear it when one of them is empty; only who waits may do that."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Something came, or the channel ended."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """Asked by a buffer that is empty; the other one may not be."""
+
+    def is_set(self) -> bool:
+        """Has something come?"""
+        return self._event.is_set()
+
+    def rearm(self) -> None:
+        """Wait for news from here on."""
+        self._event.clear()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for news."""
+        return self._event.wait(seconds)
+
+
+class Session:
+    """One exec on a link. Raises :class:`Unreachable` when it cannot be opened; then nothing has been started."""
+
+    def __init__(self, link: Link, command: str, nonce: str, cap: int) -> None:
+        import paramiko
+
+        self._link = link
+        self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
+        link.expires = time.monotonic() + 3 * link.address.connect_timeout
+        self._channel = link.channel()
+        self._bell = Bell()
+        self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
+        self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
+        try:
+            self._channel.exec_command(command)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            link.drop()
+            raise Unreachable(f"{link.address.label}: cannot start a shell: {error}", Again.LATER) from error
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.expires = float("inf")
+        self._channel.close()
+
+    @property
+    def channel(self) -> paramiko.Channel:
+        """The channel, for who streams through it."""
+        return self._channel
+
+    def send(self, script: bytes, *, last: bool = True) -> None:
+        """Hand the script over; ``last``: nothing else follows."""
+        try:
+            self._channel.settimeout(30)
+            self._channel.sendall(script)
+            if last:
+                self._channel.shutdown_write()
+        except OSError as error:
+            if not self._channel.exit_status_ready():  # else it ended early, and next() tells how
+                raise Lost(f"the connection broke while the command was handed over: {error}") from error
+
+    def next(self, patience: float) -> Frame:
+        """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds."""
+        until = time.monotonic() + patience
+        self._link.expires = until + 5
+        while True:
+            self._bell.rearm()
+            ended = self._channel.closed or bool(self._channel.eof_received)
+            self._drain()
+            if self._out.pieces and self._err.pieces:
+                return self._frame()
+            if ended:
+                raise self._end()
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Silent(f"no answer for {patience:.0f}s")
+            if self._link.pulse_lost():
+                raise Lost("the far end of the connection stopped answering")
+            self._bell.wait(min(left, PULSE))
+
+    def raw(self, patience: float) -> Iterator[bytes]:
+        """Standard output from here to its end, unframed, in blocks; errors as with :meth:`next`."""
+        until = time.monotonic() + patience
+        while True:
+            self._link.expires = until + 5
+            self._bell.rearm()
+            ended = self._channel.closed or bool(self._channel.eof_received)
+            while self._channel.recv_stderr_ready():
+                self._err.feed(self._channel.recv_stderr(READ))
+            if self._channel.recv_ready():
+                yield self._channel.recv(READ)
+                until = time.monotonic() + patience
+            elif ended:
+                return
+            elif time.monotonic() > until or self._link.pulse_lost():
+                raise Silent(f"no answer for {patience:.0f}s")
+            else:
+                self._bell.wait(PULSE)
+
+    def _drain(self) -> None:
+        while self._channel.recv_ready():
+            self._out.feed(self._channel.recv(READ))
+        while self._channel.recv_stderr_ready():
+            self._err.feed(self._channel.recv_stderr(READ))
+
+    def _frame(self) -> Frame:
+        out, err = self._out.pieces.popleft(), self._err.pieces.popleft()
+        return Frame(out.name, out.code, out.body, err.body, out.dropped, err.dropped)
+
+    def _end(self) -> Exception:
+        """Output has ended; the exit code may come a moment later. −1 means that nobody knows."""
+        self._channel.status_event.wait(5)
+        code = self._channel.exit_status
+        if code < 0:
+            return Lost("the connection or the command ended without an exit code")
+        said = (self._err.rest() or self._out.rest())[-2000:]
+        return Ended(code, said.decode(errors="replace").strip())

@@ -1,0 +1,268 @@
+"""Uploads: a file streamed into the host's own script, which proves its SHA-256 and puts it into place.
+
+Large files are sent by a process of their own for each host, because threads would share one interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from runbook.hosts import wrapper
+from runbook.hosts.address import Address
+from runbook.hosts.connection import Link, Unreachable
+from runbook.hosts.errands import MARGIN, START, Cut, Errand, nonce
+from runbook.hosts.session import Ended, Lost, Session
+from runbook.step import Result
+
+LARGE = 32 * 1024 * 1024
+"""From this size on a file gets a sender process; below, starting one costs more than it saves."""
+
+
+class SourceTrouble(Exception):
+    """What was to be sent cannot be read, or is not what it was."""
+
+
+class Source(Protocol):
+    """Where the bytes come from."""
+
+    def open(self) -> int:
+        """Called before each attempt; returns the size. Raises :class:`SourceTrouble`, as ``chunks`` does."""
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """All bytes, in chunks of at most ``size``."""
+
+    def verdict(self, sha256: str) -> str:
+        """Where the fault lies, when the host did not find this sum."""
+
+
+class Bytes:
+    """A small file, given in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def open(self) -> int:  # noqa: D102
+        return len(self._content)
+
+    def chunks(self, size: int) -> Iterator[bytes]:  # noqa: D102
+        for at in range(0, len(self._content), size):
+            yield self._content[at : at + size]
+
+    def verdict(self, sha256: str) -> str:  # noqa: D102
+        seen = hashlib.sha256(self._content).hexdigest()
+        return "" if seen == sha256 else f"what was to be sent has itself the sha256 {seen}"
+
+
+class LocalFile:
+    """A file of the responder's machine."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).expanduser()
+        self._size = 0
+        self._stamp = (0, 0, 0)
+
+    def open(self) -> int:  # noqa: D102
+        self._stamp = self._look()
+        return self._stamp[0]
+
+    def chunks(self, size: int) -> Iterator[bytes]:  # noqa: D102
+        left = self._stamp[0]
+        with self._path.open("rb", buffering=0) as file:
+            while left and (chunk := file.read(min(size, left))):
+                left -= len(chunk)
+                yield chunk
+        if left or self._look() != self._stamp:
+            raise SourceTrouble(f"{self._path} changed while it was sent")
+
+    def verdict(self, sha256: str) -> str:
+        """Only asked when the host found another sum; hashing each time would cost every sender a pass."""
+        with self._path.open("rb") as file:
+            seen = hashlib.file_digest(file, "sha256").hexdigest()
+        return "it was damaged on the way" if seen == sha256 else f"{self._path} has itself the sha256 {seen}"
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            seen = self._path.stat()
+        except OSError as error:
+            raise SourceTrouble(f"cannot read {self._path}: {error.strerror}") from error
+        return seen.st_size, seen.st_mtime_ns, seen.st_ino
+
+
+class NodeFile:
+    """A file on another host's disk, read there as root and passed on as it comes."""
+
+    def __init__(self, link: Link, path: str) -> None:
+        self._link = link
+        self._path = path
+        self._session: Session | None = None
+        self._size = 0
+
+    def open(self) -> int:  # noqa: D102
+        self.close()
+        word = nonce()
+        try:
+            self._session = Session(self._link, wrapper.shell(self._link.address.elevates), word, wrapper.TAIL)
+            self._session.send(wrapper.read(word, self._path), last=False)
+            self._session.next(START)
+            frame = self._session.next(START)
+        except (Unreachable, Lost, Ended) as error:
+            raise SourceTrouble(f"cannot read {self._path} on {self._link.address.label}: {error}") from error
+        if not frame.code.isdecimal():
+            said = frame.err.decode(errors="replace").strip()
+            raise SourceTrouble(f"cannot read {self._path} on {self._link.address.label}: {said}")
+        self._size = int(frame.code)
+        return self._size
+
+    def chunks(self, size: int) -> Iterator[bytes]:  # noqa: D102
+        if self._session is None:
+            raise SourceTrouble("not open")
+        count = 0
+        try:
+            self._session.send(b"go\n")
+            for block in self._session.raw(wrapper.STALL):
+                count += len(block)
+                for at in range(0, len(block), size):
+                    yield block[at : at + size]
+        except Lost as error:
+            raise SourceTrouble(f"{self._link.address.label}: {error}") from error
+        if count != self._size:
+            raise SourceTrouble(f"{self._path} on {self._link.address.label}: {count} of {self._size} bytes came")
+
+    def verdict(self, sha256: str) -> str:  # noqa: D102
+        return f"check {self._path} on {self._link.address.label}: sha256sum it there"
+
+    def close(self) -> None:
+        """End the reading."""
+        if self._session is not None:
+            self._session.__exit__(None, None, None)
+            self._session = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One upload to one host, as plain data. ``path`` is local, or on ``origin`` where that is given."""
+
+    target: Address
+    dest: str
+    sha256: str
+    mode: int
+    timeout: float
+    run_dir: str
+    run: str
+    epoch: int
+    key: str
+    intent: str
+    void: tuple[str, ...] = ()
+    path: str = ""
+    origin: Address | None = None
+
+    def to_json(self) -> str:
+        """One line, for the sender process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Delivery:
+        """The reverse of :meth:`to_json`."""
+        plain = json.loads(text)
+        plain["target"] = Address(**plain["target"])
+        plain["origin"] = Address(**plain["origin"]) if plain["origin"] else None
+        plain["void"] = tuple(plain["void"])
+        return cls(**plain)
+
+    def source(self) -> Source:
+        """Where a sender reads."""
+        return NodeFile(Link(self.origin), self.path) if self.origin else LocalFile(self.path)
+
+
+def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.Event) -> Result:
+    """Bring a file to a host. No ``source``: the host copies ``what.path`` itself.
+
+    The result's code is 0 also where the file was already there. 1: mismatch, or the host or the source could not;
+    ``err`` says which. Nothing but a complete, proven file is ever seen under its name.
+    """
+    guarded = wrapper.Guarded(what.run_dir, what.run, what.epoch, what.void)
+
+    def script(word: str) -> bytes:
+        size = source.open() if source else 0
+        own = "" if source else what.path
+        return guarded.receive(
+            word, what.key, what.intent, what.dest, size, what.sha256, what.mode, own, timeout=what.timeout
+        )
+
+    errand = Errand(link, what.timeout, stop)
+    try:
+        result = errand.run(
+            script, f"{what.run_dir}/commands/{what.key}", (lambda s: _stream(link, s, source)) if source else None
+        )
+        if source and result.code == 1 and "sha256 mismatch" in result.err:
+            return replace(result, err=f"{result.err.rstrip()} ({source.verdict(what.sha256)})")
+    except (SourceTrouble, OSError) as error:
+        # the session is closed by now, so the host has seen the end, and removes what it got
+        return Result(1, err=f"{what.target.label}: {what.dest} was not delivered: {error}")
+    finally:
+        if isinstance(source, NodeFile):
+            source.close()
+    return result
+
+
+def _stream(link: Link, session: Session, source: Source) -> None:
+    """Send all chunks. Each fits one packet exactly: paramiko would cut larger ones with a copy of the rest."""
+    channel = session.channel
+    channel.settimeout(wrapper.STALL)
+    try:
+        for chunk in source.chunks(channel.out_max_packet_size - 64):
+            link.expires = time.monotonic() + 3 * wrapper.STALL
+            sent = channel.send(chunk)
+            while sent < len(chunk):
+                chunk = chunk[sent:]
+                sent = channel.send(chunk)
+        channel.shutdown_write()
+    except TimeoutError as error:
+        raise Lost(f"the host took no data for {wrapper.STALL}s") from error
+    except OSError as error:
+        # the script may have ended early and told why: then its answer is there to be read
+        if not channel.exit_status_ready() or channel.exit_status < 0:
+            raise Lost(f"the connection broke while sending: {error}") from error
+
+
+def by_process(link: Link, what: Delivery, stop: threading.Event) -> Result:
+    """Have a fresh interpreter deliver it. Its orders come through standard input, and it ends when that ends."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    sender = subprocess.Popen(
+        [sys.executable, "-P", "-m", "runbook.hosts.sender"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the parent to judge
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    link.expires = time.monotonic() + what.timeout + wrapper.KILL + 2 * MARGIN
+    said = b""
+    with link.helped(sender), sender:
+        if sender.stdin and sender.stdout and not stop.is_set():
+            try:
+                sender.stdin.write(what.to_json().encode() + b"\n")
+                sender.stdin.flush()
+                said = sender.stdout.read()
+            except OSError:
+                said = b""
+        sender.kill()
+    link.expires = float("inf")
+    try:
+        return Result(**json.loads(said))
+    except (ValueError, TypeError):
+        return Result(None, err=f"{what.target.label}: the sender process was ended or died (exit {sender.returncode})")
+
+
+__all__ = ["LARGE", "Bytes", "Cut", "Delivery", "LocalFile", "NodeFile", "by_process", "deliver"]
