@@ -7,11 +7,11 @@ check that failed itself, both block.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runbook.asking import Clock, RealClock
-from runbook.checks import Check, Finding, Severity, all_checks, places
+from runbook.asking import Clock
+from runbook.checks import Check, Finding, Severity, all_checks
 from runbook.plan import Plan
 from runbook.step import Binding, Command, Result, Target
 from runbook.transport import Hosts
@@ -23,30 +23,27 @@ LOCAL = ""
 """Under this host name stand the answers of the responder's own machine."""
 
 
-def survey(
-    hosts: Hosts,
+def inspect(
+    group: str,
     plan: Plan,
     bound: Binding,
-    group: str,
-    *,
-    absent: Collection[str] = (),
-    clock: Clock | None = None,
+    hosts: Hosts,
+    targets: Sequence[Target],
+    clock: Clock,
     checks: Sequence[Check] | None = None,
-) -> tuple[Finding, ...]:
-    """All findings of the group, in the order of the table; those that blocked are asked again within their time.
+) -> list[Finding]:
+    """All findings of the group about these hosts, in the order of the table, "ok" ones included.
 
-    Hosts named in ``absent`` are not asked, and nothing is found about them.
+    A check that blocks is asked again until it no longer does or its time is over. ``checks`` is for tests.
     """
-    clock = clock or RealClock()
     asked = [c for c in (all_checks(group) if checks is None else checks) if c.applies(plan)]
-    targets = [Target(plan, bound, p) for p in places(plan) if p.name not in absent]
     start = clock.monotonic()
     found = _Pass(hosts, plan, bound, targets).run(asked)
     while True:
         elapsed = clock.monotonic() - start
         again = [c for c in asked if _blocked(found[c.id()]) and elapsed < c.within(plan)]
         if not again:
-            return tuple(f for c in asked for f in found[c.id()])
+            return [f for c in asked for f in found[c.id()]]
         clock.sleep(POLL)
         found |= _Pass(hosts, plan, bound, targets).run(again)
 

@@ -81,7 +81,7 @@ class Tools(Check):
 
     def asks(self, n: Target) -> Sequence[Command]:
         """The missing ones, the missing options."""
-        wanted = COMMON
+        wanted: tuple[str, ...] = COMMON
         if is_node(n):
             wanted += NODES
             if not n.plan.tools.upload:

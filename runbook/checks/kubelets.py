@@ -1,0 +1,86 @@
+"""What each host itself must have: a kubelet that obeys, and the owner that the plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from runbook import parse
+from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks.words import ask, is_node, on, script
+from runbook.plan import Plan
+from runbook.step import Binding, Command, Target
+
+
+class KubeletActive(Check):
+    """The kubelet is active on every host."""
+
+    order = 35
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Systemd's one word."""
+        return [ask("systemctl", "is-active", "kubelet")]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """A kubelet that does not run stops no pod, and starts none."""
+        for place, (result,) in heard(answers, places(plan)):
+            state = result.out.strip()
+            if result.ok and state == "active":
+                yield self.ok(place.name, "active")
+            else:
+                do = on(place, "systemctl", "start", "kubelet")
+                yield self.blocks(place.name, f"the kubelet is {state or result.tail() or 'not active'}", do)
+
+
+class Runtime(Check):
+    """The container runtime answers on every control-plane host."""
+
+    order = 36
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """As the steps ask it."""
+        return [ask("crictl", "ps", "-a", "-o", "json")] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """Without crictl nobody could say that a container is gone."""
+        for node, (result,) in heard(answers, plan.nodes):
+            try:
+                found = parse.containers(result.out) if result.ok else None
+            except parse.ParseError:
+                found = None
+            if found is None:
+                saw = f"`crictl ps` fails: {result.tail()}"
+                do = f"set its endpoint in /etc/crictl.yaml, or start the runtime: {on(node, 'crictl', 'info')}"
+                yield self.blocks(node.name, saw, do)
+            else:
+                yield self.ok(node.name, f"{sum(c.running for c in found)} containers run")
+
+
+OWNER = r"""
+getent passwd "$1" > /dev/null || echo "user $1"
+getent group "$2" > /dev/null || echo "group $2"
+"""
+
+
+class OwnerExists(Check):
+    """The owner that the plan names exists on every control-plane host."""
+
+    order = 65
+
+    def applies(self, plan: Plan) -> bool:
+        """By default the new data gets the old data's owner."""
+        return plan.owner != "keep"
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """The names that the host does not know."""
+        user, _, group = n.plan.owner.partition(":")
+        return [script(OWNER, user, group or user)] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """Numbers need no name."""
+        for node, (result,) in heard(answers, plan.nodes):
+            unknown = [line for line in result.out.splitlines() if not line.split()[-1].isdigit()]
+            if unknown or not result.ok:
+                do = "set spec.restore.owner: keep, unless that host's etcd.yaml runs etcd as another user"
+                yield self.blocks(node.name, f"there is no {' and no '.join(unknown) or result.tail()}", do)
+            else:
+                yield self.ok(node.name, plan.owner)

@@ -1,0 +1,143 @@
+"""Is every living member, and every control-plane node, in the plan?
+
+One of three restored alone leaves two clusters that both accept writes: whoever lives has to take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from runbook import kube, parse
+from runbook.checks import Answers, Check, Finding, heard
+from runbook.checks.words import is_node, listed
+from runbook.plan import Plan
+from runbook.step import Binding, Command, Result, Target
+
+QUICK = 5.0
+"""Seconds for one question to etcd: a living member answers at once, and a dead cluster must not hold up the checks."""
+
+
+def own_status(n: Target) -> Command:
+    """This host's own member, which answers without a quorum too; asked before any tool is brought along."""
+    return kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=QUICK, tool=n.plan.tools.etcdctl)
+
+
+def statuses(result: Result) -> tuple[parse.EndpointStatus, ...]:
+    """The endpoints that answered; none where the output cannot be read."""
+    try:
+        return parse.endpoint_status(result.out) if result.out.strip() else ()
+    except parse.ParseError:
+        return ()
+
+
+class Members(Check):
+    """Every living member of the cluster is in the plan."""
+
+    order = 30
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """The member list needs a quorum; the member's own status does not."""
+        if not is_node(n):
+            return ()
+        tool = n.plan.tools.etcdctl
+        return [
+            own_status(n),
+            kube.etcdctl(n, "member", "list", "-w", "json", timeout=QUICK, tool=tool),
+            kube.etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=15, tool=tool),
+        ]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """Who is listed anywhere, who of them answers, and who of those is not planned."""
+        answered = list(heard(answers, plan.nodes))
+        no_tool = [node.name for node, results in answered if results[0].code in (126, 127)]
+        living: dict[int, str] = {}
+        clusters: set[int] = set()
+        listed_members: dict[int, parse.Member] = {}
+        for _, (own, members, everyone) in answered:
+            for status in (*statuses(own), *statuses(everyone)):
+                living[status.member_id] = status.endpoint
+                clusters.add(status.cluster_id)
+            if (seen := _members(members)) is not None:
+                listed_members |= {m.id: m for m in seen.members}
+        if len(no_tool) == len(answered):
+            if answered:
+                do = "compare by hand: list the members of the old cluster, and see that the plan has each of them"
+                yield self.warns("", "there is no etcdctl on the hosts yet, so the members are not known", do)
+            return
+        if not living:
+            yield self.ok("", "no etcd answers anywhere: a dead cluster has nothing to compare with")
+            return
+        yield from self._listed(plan, listed_members, living, clusters)
+
+    def _listed(
+        self, plan: Plan, members: dict[int, parse.Member], living: dict[int, str], clusters: set[int]
+    ) -> Iterator[Finding]:
+        strangers = {i: m for i, m in members.items() if not _planned(plan, m)}
+        for id_, m in strangers.items():
+            who = f"member {m.name or '(never started)'} at {listed(m.peer_urls)}"
+            if id_ in living:
+                do = "add it to spec.nodes, or remove it from the cluster: etcdctl member remove " + f"{id_:x}"
+                yield self.blocks("", f"{who} lives and is not in the plan", do)
+            else:
+                do = "make sure that it is gone for good, and does not come back with the old data"
+                yield self.warns("", f"{who} is listed, does not answer, and is not in the plan", do)
+        if not members:
+            do = "compare by hand: nobody can say whether members outside of the plan still live"
+            yield self.warns("", "members answer, but without a quorum they do not list the cluster", do)
+        if len(clusters) > 1:
+            shown = listed(f"{c:x}" for c in sorted(clusters))
+            yield self.warns(
+                "", f"the hosts are in different clusters already: {shown}", "find out why before you go on"
+            )
+        learners = [m.name for m in members.values() if m.is_learner]
+        if learners:
+            yield self.warns("", f"learners become voters: {listed(learners)}", "remove them afterwards, if need be")
+        if members and not strangers:
+            yield self.ok("", f"{len(living)} of {len(members)} members answer; all are in the plan")
+
+
+def _members(result: Result) -> parse.MemberList | None:
+    try:
+        return parse.member_list(result.out) if result.ok else None
+    except parse.ParseError:
+        return None
+
+
+def _planned(plan: Plan, member: parse.Member) -> bool:
+    """By peer URL; by name where a host's address has changed."""
+    return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in plan.nodes)
+
+
+class ControlPlaneNodes(Check):
+    """Every control-plane node that the API server knows is in the plan."""
+
+    order = 31
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Any host's own API server may answer."""
+        return [kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=QUICK)] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """By name (kubeadm's node name is the member's), or by address."""
+        known: dict[str, parse.KubeNode] = {}
+        for _, (result,) in heard(answers, plan.nodes):
+            try:
+                known |= {n.name: n for n in (parse.nodes(result.out) if result.ok else ())}
+            except parse.ParseError:
+                continue
+        if not known:
+            yield self.ok("", "no API server answers: nothing to compare with")
+            return
+        names = {n.name for n in plan.nodes}
+        hosts = {urlsplit(url).hostname for n in plan.nodes for url in n.peer_urls} | {n.host for n in plan.nodes}
+        strangers = [
+            n for n in known.values() if n.control_plane and n.name not in names and not hosts & set(n.addresses)
+        ]
+        for node in strangers:
+            ready = "Ready" if node.ready else f"not Ready ({node.why})"
+            do = f"add it to spec.nodes; if it is gone for good: kubectl delete node {node.name}"
+            yield self.blocks("", f"control-plane node {node.name}, {ready}, is not in the plan", do)
+        if not strangers:
+            count = sum(n.control_plane for n in known.values())
+            yield self.ok("", f"{count} control-plane nodes known, all in the plan")

@@ -1,0 +1,150 @@
+"""Is the snapshot whole? Asked before it gets as far as any host's run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from runbook import parse
+from runbook.checks import Answers, Check, Finding, heard
+from runbook.checks.words import ask, on, script, size
+from runbook.errors import RunbookError
+from runbook.plan import Node, Plan
+from runbook.snapshots.integrity import TRAILER, inspect_file
+from runbook.step import Binding, Command, Result, Target
+
+MAGIC = "edda0ced"  # bbolt's 0xED0CDAED, as little-endian bytes 16 to 20 of the file
+
+READ = r"""
+set -u
+f=$1
+[ -f "$f" ] || { echo "there is no such file" >&2; exit 3; }
+octets=$(stat -L -c %s -- "$f") || exit 3
+echo "size $octets"
+echo "magic $(od -A n -t x1 -j 16 -N 4 -- "$f" | tr -d ' \n')"
+digest() { { openssl dgst -sha256 -r 2> /dev/null || sha256sum; } | cut -c 1-64; }
+echo "whole $(digest < "$f")"
+if [ "$(( octets % 512 ))" -eq 32 ]; then
+  echo "body $(head -c -32 -- "$f" | digest)"
+  echo "trailer $(tail -c 32 -- "$f" | od -A n -v -t x1 | tr -d ' \n')"
+fi
+"""
+"""What decides about a snapshot on a host's disk. etcdutl ignores the trailing SHA-256: flipped bytes exit 0."""
+
+
+class SnapshotWhole(Check):
+    """The snapshot is whole, and the one that the plan means."""
+
+    order = 40
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """Only of the node whose disk holds it."""
+        source = n.plan.snapshot
+        if source.node != n.name or not isinstance(n.place, Node):
+            return ()
+        wait = n.plan.timeouts.restore
+        return [
+            script(READ, str(source.path), timeout=wait),
+            ask(n.plan.tools.etcdutl, "snapshot", "status", str(source.path), "-w", "json", timeout=60),
+        ]
+
+    def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
+        """The file on the responder's machine, read once from beginning to end."""
+        source = plan.snapshot
+        if source.node:
+            return ()
+        try:
+            facts = inspect_file(
+                source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None
+            )
+        except RunbookError as error:
+            return [Result(1, err=json.dumps({"saw": error.message, "do": " ".join(error.next)}))]
+        told = {"sha256": facts.sha256, "size": facts.size, "revision": facts.revision, "warns": facts.warnings()}
+        return [Result(0, json.dumps(told))]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """On this machine, or on the node's disk."""
+        if plan.snapshot.node is None:
+            yield from self._here(plan, bound, answers[""][0])
+        for node, (read, status) in heard(answers, [n for n in plan.nodes if n.name == plan.snapshot.node]):
+            yield from self._there(plan, bound, node, read, status)
+
+    def _here(self, plan: Plan, bound: Binding, result: Result) -> Iterator[Finding]:
+        if not result.ok:
+            told = json.loads(result.err)
+            yield self.blocks("", told["saw"], told["do"])
+            return
+        told = json.loads(result.out)
+        path = plan.snapshot.path
+        changed = self._changed(bound, "", str(path), told["sha256"])
+        if changed:
+            yield changed
+        elif told["revision"] == 0:
+            yield self.blocks("", f"{path} holds no key", "use another snapshot")
+        else:
+            yield self.ok("", f"{path}: {size(told['size'])}, revision {told['revision']}, sha256 {told['sha256']}")
+        for text in told["warns"]:
+            yield self.warns("", text, "mind it")
+
+    def _changed(self, bound: Binding, host: str, path: str, sha256: str) -> Finding | None:
+        """The file may have been replaced since the run was bound to it."""
+        if "$" in bound.sha256 or not bound.sha256 or bound.sha256 == sha256:
+            return None
+        saw = f"{path} has the sha256 {sha256}; this run is bound to {bound.sha256}"
+        return self.blocks(host, saw, "the file was changed or replaced: put the right one back, or begin a new run")
+
+    def _there(self, plan: Plan, bound: Binding, node: Node, read: Result, status: Result) -> Iterator[Finding]:
+        path = str(plan.snapshot.path)
+        if path.lower().endswith(".part"):
+            do = "wait until the backup is complete, or name one that is"
+            yield self.blocks(node.name, f"{path} is a snapshot that is still being written (.part)", do)
+            return
+        if not read.ok:
+            do = f"correct spec.snapshot.from: {on(node, 'ls', '-la', path)}"
+            yield self.blocks(node.name, f"{path}: {read.tail()}", do)
+            return
+        facts = dict(line.split(" ", 1) for line in read.out.splitlines() if " " in line)
+        bad = _damage(plan, facts) or _no_keys(status)
+        changed = self._changed(bound, node.name, path, facts.get("whole", ""))
+        if bad:
+            yield self.blocks(node.name, f"{path}: {bad}", "use another copy, or another snapshot")
+        elif changed:
+            yield changed
+        elif "trailer" not in facts:
+            saw = f"{path} has no checksum at its end: only the plan's sha256 can tell whether it is whole"
+            yield self.warns(node.name, saw, "mind it")
+        else:
+            yield self.ok(node.name, f"{path}: {size(int(facts['size']))}, sha256 {facts['whole']}")
+
+
+def _damage(plan: Plan, facts: Mapping[str, str]) -> str:
+    """What is wrong with the file, "" where nothing is."""
+    octets = int(facts.get("size", "0")) if facts.get("size", "").isdigit() else 0
+    whole, body = facts.get("whole", ""), facts.get("body", "")
+    if octets == 0:
+        return "it is empty"
+    if facts.get("magic") != MAGIC:
+        return "it is no etcd snapshot: bbolt's magic number is not where it belongs"
+    if octets % 512 not in (0, TRAILER):
+        return f"it is cut short: {octets} bytes is not a multiple of 512, nor 32 more, as a snapshot's size is"
+    if octets % 512 == 0 and not plan.snapshot.allow_missing_trailer:
+        return "it has no checksum at its end (spec.snapshot.allowMissingTrailer is for a raw copy of member/snap/db)"
+    if len(whole) != 64:
+        return "its sha256 could not be computed there"
+    if octets % 512 == TRAILER and (len(body) != 64 or facts.get("trailer") != body):
+        return f"its checksum is wrong: it ends in {facts.get('trailer', '')[:16]}…, its content makes {body[:16]}…"
+    if plan.snapshot.sha256 and plan.snapshot.sha256.lower() != whole:
+        return f"its sha256 is {whole}, the plan says {plan.snapshot.sha256.lower()}"
+    return ""
+
+
+def _no_keys(status: Result) -> str:
+    """What etcdutl says, where it is there already."""
+    if status.code in (126, 127):
+        return ""
+    if not status.ok:
+        return f"etcdutl cannot read it: {status.tail()}"
+    try:
+        return "" if parse.snapshot_status(status.out).total_key else "it holds no key"
+    except parse.ParseError as error:
+        return str(error)
