@@ -136,7 +136,8 @@ def all_checks(group: str) -> tuple[Check, ...]:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     kinds: list[type[Check]] = _subclasses(Check)  # type: ignore[type-abstract]  # only asked for its children
-    found = [cls() for cls in kinds if cls.group == group and not inspect.isabstract(cls)]
+    mine = [cls for cls in kinds if cls.__module__.startswith(f"{__name__}.") and not inspect.isabstract(cls)]
+    found = [cls() for cls in mine if cls.group == group]
     return tuple(sorted(found, key=lambda c: (c.order, c.id())))
 
 
