@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from runbook import situation
 from runbook.asking import Clock, ask_once, ask_until
 from runbook.checks import Finding, Severity
+from runbook.checks.survey import inspect
 from runbook.errors import Halted, Held, Refused, Unverified
-from runbook.inspection import inspect
 from runbook.journal import Journal
 from runbook.lifecycle import READY, RunState, StepRun, Verdict, View, Views
 from runbook.plan import Plan
@@ -82,7 +82,10 @@ class Engine:
                 current.proceed()
             if current.state not in FINISHED:
                 self._stopped_at(current)
-        self.release()
+        kept = self.release()
+        if kept:
+            self.run.go("halt", kept)
+            raise Halted(f"restored and verified, but {kept}", **self._situation())
         self.run.go("complete")
 
     def _enter(self, phase: Phase) -> None:
@@ -138,8 +141,7 @@ class Engine:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         begun = [s for s in self.steps if s.state != "PENDING"]
-        if begun and begun[-1].step.phase is not Phase.PREPARE:
-            self._hold()
+        self._hold()
         for current in reversed(begun):
             if current.state == "UNDONE":
                 continue
@@ -159,16 +161,21 @@ class Engine:
     # The lock, and the end.
 
     def _hold(self) -> None:
-        """Hold the hosts again after a resume or before a rollback, where the lock step had already been done."""
-        mine = next(s for s in self.steps if s.step is self.procedure.lock)
+        """Claim the hosts for this engine, and lock them again where the lock step had already been done.
+
+        A forgotten engine can change nothing from here on, and nothing that an earlier one began still runs.
+        """
+        lock = self.procedure.lock
+        mine = next(s for s in self.steps if s.step is lock)
+        if mine.state == "PENDING":
+            return
+        self.hosts.settle([n.name for n in self.nodes], self.plan.timeouts.restore)
         if mine.state not in FINISHED:
             return
-        lock = self.procedure.lock
         views = ask_once(self.hosts, {n.name: lock.done(n) for n in self.nodes})
         free = {n.name: n for n in self.nodes if views[n.name].verdict is Verdict.NO}
         if not free:
             return
-        self.hosts.settle([n.name for n in self.nodes], self.plan.timeouts.command)
         self._carry_out(lock, {name: lock.do(n) for name, n in free.items()}, "hold")
         views = ask_once(self.hosts, {name: lock.done(n) for name, n in free.items()})
         foreign = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
@@ -181,14 +188,13 @@ class Engine:
                 next=("runbook runs", f"runbook status {self.bound.run}"),
             )
 
-    def release(self) -> None:
-        """Release the locks; a host that does not answer keeps its own until `finish`, and is named."""
+    def release(self) -> str:
+        """Release the locks; says where that was not possible, "" where all are free."""
         lock = self.procedure.lock
         self._carry_out(lock, {n.name: _undo(lock, n) for n in self.nodes}, "release")
         views = ask_once(self.hosts, {n.name: lock.undone(n) for n in self.nodes})
-        for host, view in views.items():
-            if view.verdict is not Verdict.YES:
-                self.journal.append("note", host=host, text=f"the lock could not be released: {view.saw}")
+        kept = [f"{host}: {view.saw}" for host, view in views.items() if view.verdict is not Verdict.YES]
+        return f"the lock could not be released on {'; '.join(kept)}" if kept else ""
 
     def sweep(self) -> None:
         """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted."""
@@ -245,8 +251,8 @@ class Engine:
         self.findings = inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock)
         for f in self.findings:
             if f.severity is not Severity.OK:
-                extra = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
-                self.journal.append("finding", step=step.id(), host=f.host, **extra)
+                found = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
+                self.journal.append("finding", found, step=step.id(), host=f.host)
         views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}
         for f in self.findings:
             if f.severity in (Severity.BLOCKS, Severity.HELD):
@@ -306,12 +312,11 @@ class Engine:
     def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:
         """One line for each row of the step's table."""
         saw = {h: f"{v.verdict}: {v.saw}" if v.saw else str(v.verdict) for h, v in views.items()}
-        row: dict[str, object] = {"from": source, "to": dest, "trigger": trigger, "saw": saw}
-        self.journal.append("step", step=step.id(), **row)
+        self.journal.append("step", {"from": source, "to": dest, "trigger": trigger, "saw": saw}, step=step.id())
 
     def record_run(self, source: str, dest: str, why: str) -> None:
         """One line for each row of the run's table."""
-        self.journal.append("state", **{"from": source, "to": dest, "why": why})
+        self.journal.append("state", {"from": source, "to": dest, "why": why})
 
     def prepared_everywhere(self) -> bool:
         """The barrier: every prepare step is done on every host."""
@@ -329,12 +334,12 @@ class _Witness:
 
     def begins(self, host: str, key: str, action: Action) -> None:
         """The line that announces the action; where it cannot be written, the action is not begun."""
-        self.journal.append("begin", step=self.step, host=host, key=key, action=words(action))
+        self.journal.append("begin", {"key": key, "action": words(action)}, step=self.step, host=host)
 
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """How it ended, and the last of what it said where it failed."""
-        extra: dict[str, object] = {} if result.ok else {"said": result.tail()}
-        self.journal.append("end", step=self.step, host=host, key=key, code=result.code, **extra)
+        said = {} if result.ok else {"said": result.tail()}
+        self.journal.append("end", {"key": key, "code": result.code, **said}, step=self.step, host=host)
 
 
 def _undo(step: Step, n: Target) -> Sequence[Action]:

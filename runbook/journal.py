@@ -109,12 +109,12 @@ class Journal:
         self.epoch = max((int(line["epoch"]) for line in self.lines), default=0)
         _sync_directory(path.parent)
 
-    def append(self, event: str, /, *, step: str = "", host: str = "", **fields: object) -> Line:
+    def append(self, event: str, fields: Mapping[str, object] | None = None, *, step: str = "", host: str = "") -> Line:
         """Write one line and fsync it; raises Halted, with the file as it was, where that fails."""
         with self._mutex:
             line: Line = {"seq": len(self.lines) + 1, "at": now(), "epoch": self.epoch, "event": event}
             line |= {key: value for key, value in (("step", step), ("host", host)) if value}
-            line |= fields
+            line |= fields or {}
             line["prev"] = self._prev
             raw = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
             self._write(raw + b"\n")

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from runbook.step import Action, Command, Result
 
-
 LOCK = "/var/lib/etcd-runbook.lock"
 """The one lock of a host: one line of JSON that names the run, who holds it, and since when."""
 

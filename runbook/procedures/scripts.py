@@ -114,6 +114,7 @@ done
 STATUS = r"""
 set -eu
 "$1" snapshot status "$2" -w json > "$3.part"
+sync -- "$3.part"
 mv -T -- "$3.part" "$3"
 """
 """etcdutl, snapshot, where its figures are kept."""
@@ -157,7 +158,7 @@ if [ -n "$3" ]; then
   mv -T -- "$3/.$4.restoring" "$3/.$4.restored"
 fi
 """
-"""run dir, data, wal or "", run. Only after etcdutl has ended with 0: what it leaves when killed keeps the other name."""
+"""run dir, data, wal or "", run. Only after etcdutl ended with 0: killed, it leaves the other name."""
 
 SEAL = r"""
 set -eu
@@ -292,7 +293,7 @@ if [ -e "$4/had-member" ] && [ ! -d "$1/member" ]; then echo "$1/member is missi
 
 RESTORED = r"""
 set -u
-[ "$(cat "$1/restored" 2>/dev/null)" = "$5" ] || { echo "the restore was not completed"; exit 1; }
+grep -qxF -- "$5" "$1/restored" 2>/dev/null || { echo "the restore was not completed"; exit 1; }
 [ -d "$2/.$4.restored/member/snap" ] || { echo "$2/.$4.restored/member/snap is missing"; exit 1; }
 wal=$2/.$4.restored/member/wal
 if [ -n "$3" ]; then wal=$3/.$4.restored; fi

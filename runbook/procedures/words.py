@@ -130,20 +130,17 @@ def unpark(n: Target, name: str) -> Command:
 
 def parked(n: Target, *names: str) -> Probe:
     """The manifests are out of the manifests directory, and safe in the run's."""
-    text = (
-        'set -u; m=$1 s=$2; shift 2; for f in "$@"; do [ ! -e "$m/$f" ] || { echo "$m/$f is still there"; exit 1; }; '
-    )
-    text += '[ -e "$s/$f" ] || { echo "$s/$f is missing"; exit 1; }; done'
-    says = f"{', '.join(names)} parked"
-    return look(says, text, n.node.paths.manifests, in_run(n, "manifests"), *names, timeout=n.plan.timeouts.command)
+    return _manifests_are(n, f"{', '.join(names)} parked", scripts.PARKED, *names)
 
 
 def in_place(n: Target, *names: str) -> Probe:
     """The manifests are where the kubelet reads them, the same to the byte as the saved ones."""
-    says = f"{', '.join(names)} in place"
-    return look(
-        says, scripts.IN_PLACE, n.node.paths.manifests, in_run(n, "manifests"), *names, timeout=n.plan.timeouts.command
-    )
+    return _manifests_are(n, f"{', '.join(names)} in place", scripts.IN_PLACE, *names)
+
+
+def _manifests_are(n: Target, says: str, text: str, *names: str) -> Probe:
+    paths = (n.node.paths.manifests, in_run(n, "manifests"))
+    return look(says, text, *paths, *names, timeout=n.plan.timeouts.command)
 
 
 # Containers and ports.
