@@ -6,8 +6,7 @@ hosts; the state tables decide. It can be killed at any line and started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from runbook import situation
 from runbook.asking import Clock, ask_once, ask_until
@@ -17,33 +16,12 @@ from runbook.errors import Halted, Held, Refused, Unverified
 from runbook.journal import Journal
 from runbook.lifecycle import READY, RunState, StepRun, Verdict, View, Views
 from runbook.plan import Plan
+from runbook.procedure import Procedure, words
 from runbook.replay import replay
-from runbook.step import Action, Binding, Command, Irreversible, Phase, Probe, Result, Scope, Step, Target, Upload
+from runbook.step import Action, Binding, Irreversible, Phase, Result, Scope, Step, Target
 from runbook.transport import Hosts
 
 FINISHED = ("DONE", "SKIPPED")
-
-
-@dataclass(frozen=True)
-class Procedure:
-    """A distribution's procedure: its steps, and the three things around them.
-
-    ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
-    anything is undone; ``sweep`` is what ``finish`` removes.
-    """
-
-    steps: tuple[Step, ...]
-    lock: Step
-    may_roll_back: Callable[[Target], Probe]
-    sweep: Callable[[Target], Sequence[Command]]
-
-
-def words(action: Action) -> str:
-    """An action for the journal: a command's words, an upload's destination; secrets masked, long scripts cut."""
-    if isinstance(action, Upload):
-        return f"upload {action.dest} sha256 {action.sha256}"
-    shown = ["(script)" if "\n" in str(w) else str(w) for w in action.argv]
-    return " ".join(shown)
 
 
 class Engine:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listener: Callable[[Line], None] = lambda _: None
+        """Told of each line once it is safe on the disk; what a person sees is made from this."""
         self._mutex = threading.Lock()
         self.lines: list[Line] = []
         self._prev, self._size = ZEROS, 0
@@ -120,6 +122,7 @@ class Journal:
             self._write(raw + b"\n")
             self._prev, self._size = sha(raw), self._size + len(raw) + 1
             self.lines.append(line)
+            self.listener(line)
             return line
 
     def _write(self, raw: bytes) -> None:

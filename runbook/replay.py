@@ -21,6 +21,7 @@ class Replay:
     state: str = "planned"
     halted_from: str = ""
     why: str = ""
+    rollback_why: str = ""
     steps: dict[str, str] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     closed: bool = False
@@ -75,6 +76,8 @@ def replay(lines: Sequence[Line]) -> Replay:
 
 def _state(past: Replay, line: Line) -> None:
     past.state, past.why = line["to"], line.get("why", "")
+    if line["to"] == "rolling-back" and line["from"] != "stuck":
+        past.rollback_why = past.why
     if line["to"] == "halted":
         past.halted_from = line["from"]
 

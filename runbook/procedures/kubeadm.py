@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runbook.plan import Node, Plan
+from runbook.plan import Node
 from runbook.procedures import scripts
 from runbook.procedures.proof import bump_enough, same_data_everywhere
 from runbook.procedures.words import (
@@ -439,9 +439,7 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-def steps(plan: Plan) -> tuple[Step, ...]:
-    """The procedure for this plan: the same for one node and for many."""
-    return STEPS
+LOCK_STEP = STEPS[1]
 
 
 def may_roll_back(n: Target) -> Probe:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runbook.engine import Engine, Procedure
+from runbook.engine import Engine
 from runbook.errors import RunbookError
 from runbook.journal import ZEROS, Journal, Line, now
 from runbook.plan import Node, Paths, Plan, Snapshot, default_client_urls
+from runbook.procedure import Procedure
 from runbook.procedures import kubeadm
 from runbook.procedures.words import STATIC_PODS
 from runbook.replay import replay

@@ -34,7 +34,7 @@ class Case:
 
 def no_checks() -> None:
     """The checks have tests of their own; the fake answers only what the steps ask."""
-    runbook.engine.inspect = lambda *_args, **_kwargs: []
+    vars(runbook.engine)["inspect"] = lambda *_args, **_kwargs: []
 
 
 def moments(*, wal: bool = False, nodes: int = 3) -> int:

@@ -1,0 +1,137 @@
+"""Binding a plan to what it names: the snapshot's SHA-256, the tools' sums, a run's approved text.
+
+What is bound is journalled at the start of a run, and may not change while it lasts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from runbook import runs
+from runbook.errors import Refused, UsageError
+from runbook.plan import Plan
+from runbook.replay import Replay
+from runbook.step import Binding, Command
+from runbook.transport import Hosts
+
+
+def _tool_sums(plan: Plan) -> dict[str, str]:
+    if not plan.tools.upload:
+        return {}
+    sums = {}
+    for tool in ("etcdctl", "etcdutl"):
+        path = plan.tools.upload / tool
+        try:
+            with path.open("rb") as file:
+                sums[f"{tool}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Refused(
+                f"spec.tools.upload: {path}: {error.strerror}",
+                true="no host is changed",
+                next=(f"put etcdctl and etcdutl into {plan.tools.upload}, or leave spec.tools.upload empty",),
+            ) from error
+    return sums
+
+
+def preview_binding(plan: Plan) -> tuple[Binding, str]:
+    """What a preview can know without a connection, and a note on the snapshot. Raises Refused for a damaged file."""
+    bound = Binding(sha256=plan.snapshot.sha256 or "$SHA256", **_tool_sums(plan))
+    if plan.snapshot.node:
+        return bound, f"the snapshot is on {plan.snapshot.node}: its sha256 and its state are found out at the start"
+    from runbook.snapshots.integrity import inspect_file
+
+    source = plan.snapshot
+    if not source.path.exists():
+        return bound, f"{source.path} is not there yet: its sha256 and its state are found out at the start"
+    facts = inspect_file(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+    return replace(bound, sha256=facts.sha256), f"{facts.size} bytes, revision {facts.revision}"
+
+
+def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts]) -> Binding:
+    """The binding with the snapshot's SHA-256, asked of the node that holds it where the plan does not say it."""
+    if "$" not in bound.sha256:
+        return bound
+    if plan.snapshot.node is None:
+        raise Refused(
+            f"{plan.snapshot.path} is not there", true="no host is changed", next=("correct spec.snapshot.from",)
+        )
+    from runbook.procedures import scripts
+
+    node = plan.snapshot.node
+    ask = Command(
+        ("sh", "-c", scripts.DIGEST, "runbook", str(plan.snapshot.path)), plan.timeouts.restore, changes=False
+    )
+    hosts = hosts_of(bound)
+    try:
+        result = hosts.ask({node: [ask]})[node][0]
+    finally:
+        hosts.close()
+    if not result.ok or not result.out.split():
+        raise Refused(
+            f"spec.snapshot.from: {plan.snapshot.path} on {node} cannot be read: {result.tail()}",
+            true="no host is changed",
+            next=("correct spec.snapshot.from, or reach that host", "runbook preview --check PLAN"),
+        )
+    return replace(bound, sha256=result.out.split()[0])
+
+
+def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
+    """The checks tell of a damaged snapshot beside all else that they find."""
+    try:
+        return preview_binding(plan)
+    except Refused as error:
+        return Binding(sha256=plan.snapshot.sha256 or "$SHA256"), error.message
+
+
+def bound_plan(run: runs.Run, past: Replay) -> tuple[Plan, Binding]:
+    """A run's plan as approved, with later connection settings, and its binding.
+
+    Raises UsageError where the approved text was edited.
+    """
+    from runbook import planfile
+
+    header = past.header
+    base = Path(header["plan_base"])
+    text = run.plan_path.read_bytes()
+    if hashlib.sha256(text).hexdigest() != header["plan_sha256"]:
+        raise UsageError(
+            f"{run.plan_path} is not the plan that was approved: it was edited",
+            true="nothing was changed just now",
+            means="a run goes on with the plan that it began with, or not at all",
+            next=(f"put {header['plan_file']} as it was back there", f"runbook resume {run.id} --plan FILE"),
+        )
+    plan = planfile.load(run.plan_path, base=base)
+    if run.settings_path.exists():
+        newer = planfile.load(run.settings_path, base=base)
+        plan = _with_settings(plan, newer)
+    sums = {key: header.get(key, "") for key in ("etcdctl_sha256", "etcdutl_sha256")}
+    return plan, Binding(run.id, header["snapshot_sha256"], runs.holder(), **sums)
+
+
+def _with_settings(plan: Plan, newer: Plan) -> Plan:
+    """The newer plan, which differs in nothing pinned, with the approved text, whose copy is on the hosts."""
+    from runbook import planfile
+
+    changed = planfile.pinned_differences(plan, newer)
+    if changed:
+        raise UsageError(
+            f"{newer.file}: this may not change during a run: {', '.join(changed)}",
+            true="nothing was changed just now",
+            means="only connection, timeout and verify settings may be brought by --plan",
+            next=(f"set these as they are in {plan.file}",),
+        )
+    return replace(newer, text=plan.text)
+
+
+def bring_settings(run: runs.Run, plan: Plan, file: Path) -> Plan:
+    """``resume --plan``: check that nothing pinned changed, and keep the file with the run."""
+    from runbook import planfile
+
+    newer = planfile.load(file)
+    merged = _with_settings(plan, newer)
+    run.settings_path.write_bytes(newer.text)
+    run.settings_path.chmod(0o600)
+    return merged

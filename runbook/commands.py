@@ -1,0 +1,309 @@
+"""What each command does, from the plan or the run to the exit code; ``cli`` only reads the arguments.
+
+Heavy modules are imported where they are used, so that ``--help`` and ``validate`` stay quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runbook import __version__, runs
+from runbook.bind import binding_for_checks, bound_plan, bring_settings, full_binding
+from runbook.errors import Halted, Interrupted, Refused, RunbookError, UsageError
+from runbook.plan import Plan
+from runbook.step import Binding, Target
+
+if TYPE_CHECKING:
+    from runbook.checks import Finding
+    from runbook.engine import Engine
+    from runbook.journal import Journal
+    from runbook.procedure import Procedure
+    from runbook.progress import Progress
+    from runbook.replay import Replay
+    from runbook.transport import Hosts
+
+
+def kubeadm() -> Procedure:
+    """The procedure for kubeadm's control planes, the only one so far."""
+    from runbook.procedure import Procedure
+    from runbook.procedures import kubeadm
+
+    return Procedure(kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep)
+
+
+# Connections.
+
+
+def enter_lab(plan: Plan) -> None:
+    """A plan whose known-hosts file is a lab's goes through that lab's own network.
+
+    Strict host keys make it safe: only that lab's hosts have the keys that the file names.
+    """
+    if not str(plan.nodes[0].ssh.known_hosts_file).startswith("/run/runbook-lab/"):
+        return
+    from runbook.lab import Lab
+
+    lab = Lab.of_known_hosts(plan.nodes[0].ssh.known_hosts_file)
+    if lab is None:
+        raise UsageError(
+            f"the plan's knownHostsFile {plan.nodes[0].ssh.known_hosts_file} belongs to a lab that is not up",
+            next=("runbook lab up",),
+        )
+    lab.enter_operator()
+
+
+def targets(plan: Plan, bound: Binding) -> list[Target]:
+    """Every host of the plan, for this run."""
+    return [*(Target(plan, bound, n) for n in plan.nodes), *(Target(plan, bound, w) for w in plan.workers)]
+
+
+def _hosts(plan: Plan, epoch: int) -> Callable[[Binding], Hosts]:
+    from runbook.hosts import connect
+
+    enter_lab(plan)
+    return lambda bound: connect(targets(plan, bound), epoch)
+
+
+# validate, preview.
+
+
+def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
+    """All errors and all warnings of all plans."""
+    from runbook import planfile
+
+    problems = [problem for path in paths for problem in planfile.validate(path)]
+    return [p for p in problems if not p.warning], [p for p in problems if p.warning]
+
+
+def check(plan: Plan) -> tuple[list[Finding], Binding]:
+    """All read-only checks, on all hosts at once."""
+    from runbook.asking import RealClock
+    from runbook.checks.survey import inspect
+
+    bound, _ = binding_for_checks(plan)
+    hosts = _hosts(plan, 0)(bound)
+    try:
+        return inspect("preflight", plan, bound, hosts, targets(plan, bound), RealClock()), bound
+    finally:
+        hosts.close()
+
+
+# run, resume, rollback, finish.
+
+
+@contextlib.contextmanager
+def _polite_end() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C; a second one of either ends at once."""
+
+    def once(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, once) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(
+    run: runs.Run, plan: Plan, bound: Binding, command: str, progress: Progress, work: Callable[[Engine, Journal], None]
+) -> Replay:
+    """One life of the engine on a run, with everything around it: lock, epoch, connections, view, interrupts."""
+    from runbook.asking import RealClock
+    from runbook.engine import Engine
+    from runbook.replay import replay
+
+    procedure = kubeadm()
+    with run.locked() as journal, _polite_end():
+        journal.epoch += 1
+        journal.listener = progress
+        progress.start(plan, procedure.steps, run.id)
+        hosts, failure = None, None
+        try:
+            journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
+            hosts = _hosts(plan, journal.epoch)(bound)
+            work(Engine(plan, bound, procedure, hosts, journal, RealClock()), journal)
+        except RunbookError as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = _interrupted(run, journal)
+        finally:
+            journal.listener = lambda _: None
+            if hosts is not None:
+                hosts.close()
+        past = replay(journal.lines)
+        progress.stop(failure, past)
+    if failure:
+        raise failure
+    return past
+
+
+def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
+    from runbook import situation
+    from runbook.replay import replay
+
+    past = replay(journal.lines)
+    if past.state in ("planned", "preparing", "outage", "verifying"):
+        journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
+        past = replay(journal.lines)
+    return Interrupted(
+        "interrupted: what was begun on the hosts goes on there by itself", **situation.describe(past, run.id)
+    )
+
+
+def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
+    """``run``: a new run, from its directory to its end."""
+    bound = full_binding(plan, bound, _hosts(plan, 0))
+    bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
+    header = {
+        "plan": plan.name,
+        "plan_file": str(plan.file.absolute()),
+        "plan_base": str(plan.file.absolute().parent),
+        "plan_digest": plan.digest(),
+        "plan_sha256": plan.text_sha256,
+        "ticket": plan.ticket,
+        "snapshot": plan.snapshot.source,
+        "snapshot_sha256": bound.sha256,
+        "etcdctl_sha256": bound.etcdctl_sha256,
+        "etcdutl_sha256": bound.etcdutl_sha256,
+        "preview_digest": preview_digest,
+        "version": __version__,
+        "holder": bound.holder,
+        "nodes": [n.name for n in plan.nodes],
+        "workers": [w.name for w in plan.workers],
+    }
+    run = runs.create(bound.run, plan.text, header)
+    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward())
+
+
+def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[Replay, str]:
+    """Go on with a run; the replayed state, and a word where there was nothing to do."""
+    past = run.replay()
+    if past.state == "complete":
+        return past, "this run is complete and owes nothing"
+    if past.state == "rolled-back":
+        raise UsageError(
+            f"{run.id} was rolled back: there is nothing to resume",
+            true="the old data, manifests and services are in place"
+            if not past.closed
+            else "no host holds anything of it",
+            next=(f"runbook finish {run.id}",) if not past.closed else ("runbook run PLAN",),
+        )
+    same_version(past)
+    plan, bound = bound_plan(run, past)
+    if plan_file:
+        plan = bring_settings(run, plan, plan_file)
+    return _work(run, plan, bound, "resume", progress, _go_on), ""
+
+
+def _go_on(engine: Engine, journal: Journal) -> None:
+    if engine.run.state in ("rolling-back", "stuck"):
+        from runbook.replay import replay
+
+        why = replay(journal.lines).rollback_why
+        engine.backward(why or "resumed")
+        if why.startswith("preparing failed"):
+            raise Refused(
+                why, true="no host is changed; what had been prepared was removed again", next=("runbook run PLAN",)
+            )
+        return
+    engine.forward()
+
+
+def same_version(past: Replay) -> None:
+    """A run is finished by the program that began it. Raises UsageError."""
+    begun = past.header.get("version")
+    if begun != __version__:
+        raise UsageError(
+            f"this run was begun by runbook {begun}; this is runbook {__version__}",
+            true="nothing was changed just now",
+            means="another version may do the steps in another way than was previewed",
+            next=(f"pip install runbook=={begun}",),
+        )
+
+
+def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, str]:
+    """Put the old data, manifests and services back."""
+    past = run.replay()
+    if past.state == "rolled-back":
+        return past, "this run has already been rolled back"
+    if past.closed:
+        raise UsageError(
+            f"{run.id} was closed by `runbook finish`: the old data is gone, nothing can be rolled back",
+            next=("runbook run PLAN",),
+        )
+    same_version(past)
+    if past.begun("StartApiServers") and not discard:
+        from runbook import situation
+
+        sentences = situation.describe(past, run.id)
+        sentences["next"] = (f"runbook rollback {run.id} --discard-writes", f"runbook resume {run.id}")
+        raise UsageError(
+            "the restored API servers were started: what was written since is thrown away by a rollback, "
+            "so it needs --discard-writes",
+            **sentences,
+        )
+    plan, bound = bound_plan(run, past)
+
+    def work(engine: Engine, journal: Journal) -> None:
+        if engine.run.state not in ("rolling-back", "stuck"):
+            engine.may_roll_back()
+        if discard:
+            journal.append("consent", {"text": "--discard-writes: what the restored cluster was told is thrown away"})
+        engine.backward("asked for by the responder")
+
+    return _work(run, plan, bound, "rollback", progress, work), ""
+
+
+def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
+    """Remove what the run left on the hosts."""
+    past = run.replay()
+    if past.closed:
+        return past, "this run has already been closed"
+    allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
+    if past.state not in allowed:
+        from runbook import situation
+
+        hint = "; accept it as it is with --accept" if past.state == "unverified" else ""
+        raise UsageError(
+            f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}",
+            **situation.describe(past, run.id),
+        )
+    same_version(past)
+    plan, bound = bound_plan(run, past)
+    names = ", ".join(n.name for n in plan.nodes)
+    kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
+    confirm(
+        f"Remove {kept}, the snapshot copies and the run's directory from {names}? There is no way back after this."
+    )
+
+    def work(engine: Engine, journal: Journal) -> None:
+        if past.state == "unverified":
+            journal.append("accepted", {"text": "finish --accept"})
+        engine.sweep()
+
+    return _work(run, plan, bound, "finish", progress, work), ""
+
+
+def unexpected(error: BaseException) -> Halted | RunbookError:
+    """A fault of the program's own, in the words of all other errors."""
+    return RunbookError(
+        f"a fault of the program's own: {type(error).__name__}: {error}",
+        true="what had been begun is in the journal",
+        means="a run can be resumed or rolled back",
+        next=("runbook status", "runbook resume"),
+    )
+
+
+def is_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin is not None and sys.stdin.isatty()

@@ -1,0 +1,30 @@
+"""A distribution's procedure as the engine, the preview and the report see it: steps, and the things around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runbook.step import Action, Command, Probe, Step, Target, Upload
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """A distribution's procedure: its steps, and the three things around them.
+
+    ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
+    anything is undone; ``sweep`` is what ``finish`` removes.
+    """
+
+    steps: tuple[Step, ...]
+    lock: Step
+    may_roll_back: Callable[[Target], Probe]
+    sweep: Callable[[Target], Sequence[Command]]
+
+
+def words(action: Action) -> str:
+    """An action for the journal: a command's words, an upload's destination; secrets masked, scripts left out."""
+    if isinstance(action, Upload):
+        return f"upload {action.dest} sha256 {action.sha256}"
+    shown = ["(script)" if "\n" in str(w) else str(w) for w in action.argv]
+    return " ".join(shown)
