@@ -37,7 +37,7 @@ def build(lab: Lab, *, nodes: int, workers: int, wal_dir: str, user: str, disk: 
                 folder.mkdir()
             hosts = make_hosts(nodes, workers)
             hold(lab, lock, disk, hosts)
-            spec = {
+            spec: dict[str, object] = {
                 "name": lab.name,
                 "nodes": nodes,
                 "workers": workers,
@@ -45,7 +45,7 @@ def build(lab: Lab, *, nodes: int, workers: int, wal_dir: str, user: str, disk: 
                 "user": user,
                 "disk": disk,
             }
-            spec["ip_program"] = str(tools.programs["ip"])
+            spec |= {"ip_program": str(tools.programs["ip"]), "extra_env": tools.extra_env()}
             furnish(lab, tools, hosts, spec)
             lab._net(BRIDGE)
             lab.boot_all(hosts)
@@ -62,8 +62,8 @@ def check(nodes: int, workers: int, wal_dir: str, user: str, disk: str) -> None:
         raise LabUsageError(
             f"{nodes} nodes and {workers} workers: allowed are 1 to {MAX_NODES}, and 0 to {MAX_WORKERS}"
         )
-    if wal_dir and not re.fullmatch(r"(/[\w.-]+)+", wal_dir):
-        raise LabUsageError(f"WAL directory {wal_dir!r}: it must be an absolute path")
+    if wal_dir and not re.fullmatch(r"(/[\w.-]+){2,}", wal_dir):
+        raise LabUsageError(f"WAL directory {wal_dir!r}: it must be an absolute path below a directory for its volume")
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", user) or user == "root":
         raise LabUsageError(f"user {user!r}: it must be a plain user name other than root")
     if not re.fullmatch(r"[0-9]+[kmgKMG]?", disk):
@@ -139,7 +139,7 @@ def ssh_config(lab: Lab, hosts: Sequence[Host]) -> str:
 
 
 def settle(lab: Lab, wait: float) -> None:
-    """Wait until it is healthy and write what every cluster has; it stays, to be looked at, where it does not get there."""
+    """Wait until it is healthy and write what every cluster has; where it fails, it stays, to be looked at."""
     from runbook.lab.fill import first_objects
 
     lab.wait_healthy(wait)

@@ -55,7 +55,7 @@ def lab(context: click.Context, name: str | None) -> None:
 @lab.command()
 @click.option("--nodes", type=int, default=3, show_default=True, help="Control-plane nodes: m1, m2, …")
 @click.option("--workers", type=int, default=0, show_default=True, help="Workers: w1, w2, …")
-@click.option("--wal-dir", is_flag=True, help="Give etcd a WAL directory apart from its data: /var/lib/etcd-wal.")
+@click.option("--wal-dir", is_flag=True, help="Give etcd a WAL directory apart from its data: /var/lib/etcd-wal/wal.")
 @click.option("--user", default="ops", show_default=True, help="The user beside root; has sudo without a password.")
 @click.option("--disk", default="6g", show_default=True, help="Each host's disk at most; memory, taken as it fills.")
 @OUTPUT
@@ -121,8 +121,7 @@ def exec_(context: click.Context, host: str, command: tuple[str, ...]) -> None:
 
     which = chosen(context)
     argv = which.argv(host, command)
-    os.environ["RUNBOOK_LAB"] = which.name
-    os.execvp(argv[0], argv)  # noqa: S606 - no shell is meant
+    os.execvpe(argv[0], argv, which.operator_env())  # noqa: S606 - no shell is meant
 
 
 def _on_host(name: str, doc: str, said: str) -> None:

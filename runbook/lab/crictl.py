@@ -9,8 +9,7 @@ import sys
 import time
 from typing import Any
 
-from runbook.lab.init import ask
-from runbook.lab.runtime import RUNNING, STATE
+from runbook.lab.wire import RUNNING, STATE, ask
 
 Json = dict[str, Any]
 SHOWN = ("id", "podSandboxId", "metadata", "image", "imageRef", "state", "createdAt", "labels", "annotations")

@@ -31,7 +31,7 @@ STAND_INS = {
     "kube-controller-manager": "controllers.controller_manager",
 }
 GUEST_MODULES = (
-    "kernel", "runtime", "init", "kubelet", "node", "kubeapi", "kubeobjects", "jsonhttp", "etcdkv", "apiserver",
+    "kernel", "wire", "runtime", "init", "kubelet", "node", "kubeapi", "kubeobjects", "jsonhttp", "etcdkv", "apiserver",
     "controllers", "crictl", "systemctl",
 )  # fmt: skip
 # Hidden on every host: this machine's own things, which are no business of a host's, and what a host has afresh.

@@ -133,14 +133,17 @@ def fill(lab: Lab, *, objects: int, mb: int) -> dict[str, int]:
     return lab.in_operator(work)
 
 
-def etcd_of(lab: Lab, host: Host) -> Etcd:
+def etcd_of(lab: Lab, host: Host, timeout: float = 30.0) -> Etcd:
     """A connection to one member."""
-    return Etcd(Client(f"https://{host.ip}:2379", etcd_context(lab), 30.0))
+    return Etcd(Client(f"https://{host.ip}:2379", etcd_context(lab), timeout))
 
 
 def db_size(etcd: Etcd) -> int:
-    """Bytes of the member's database file."""
-    return int(etcd.call("/v3/maintenance/status", {})["dbSize"])
+    """Bytes of the member's database file; LabError where the member does not answer."""
+    try:
+        return int(etcd.call("/v3/maintenance/status", {})["dbSize"])
+    except OSError as error:
+        raise LabError(f"etcd on {etcd.client.host} does not answer: {error}") from error
 
 
 def snapshot(lab: Lab, path: Path, host: str | None) -> Path:
@@ -148,6 +151,9 @@ def snapshot(lab: Lab, path: Path, host: str | None) -> Path:
     member = lab.host(host) if host else next((h for h in lab.nodes if lab.host_pid(h.name)), lab.nodes[0])
     tools, pki = toolchain.ensure(), lab.layout.pki
     path = path.absolute()
+    lab.in_operator(
+        lambda: db_size(etcd_of(lab, member, 5.0))
+    )  # etcdctl itself would wait for ever for a member that is down
     argv = [str(tools.programs["etcdctl"]), f"--endpoints=https://{member.ip}:2379", f"--cacert={pki / 'etcd-ca.crt'}"]
     argv += [f"--cert={pki / 'etcd-client.crt'}", f"--key={pki / 'etcd-client.key'}", "snapshot", "save", str(path)]
     env = {**os.environ, "ETCDCTL_API": "3"}

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from runbook.lab import kernel
-from runbook.lab.runtime import RUNNING, Runtime
+from runbook.lab.runtime import Runtime
+from runbook.lab.wire import RUNNING, SOCKET
 
-SOCKET = "/run/runbook-lab/init.sock"
 SERVICES = {
     "kubelet": ["/opt/runbook-lab/bin/kubelet"],
     "ssh": ["/usr/sbin/sshd", "-D", "-E", "/var/log/sshd.log"],
@@ -220,18 +220,6 @@ def _reply(client: socket.socket, answer: Json) -> None:
         pass  # who asked is gone
     finally:
         client.close()
-
-
-def ask(request: Json) -> Json:
-    """The other side: send one request to this host's first process and wait for the answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.connect(SOCKET)
-        client.sendall(json.dumps(request).encode() + b"\n")
-        data = b""
-        while chunk := client.recv(1 << 20):
-            data += chunk
-    answer: Json = json.loads(data) if data else {"error": "the host's first process did not answer"}
-    return answer
 
 
 def main(argv: list[str]) -> int:

@@ -22,9 +22,8 @@ from typing import Any
 import yaml
 
 from runbook.lab import kernel
-from runbook.lab.init import ask
 from runbook.lab.node import NodeStatus
-from runbook.lab.runtime import RUNNING, STATE
+from runbook.lab.wire import RUNNING, STATE, ask
 
 MANIFESTS = "/etc/kubernetes/manifests"
 RELIST = 20.0  # seconds; --file-check-frequency
@@ -89,7 +88,7 @@ class Kubelet:
     """Brings the host's containers to what the manifests say."""
 
     def __init__(self) -> None:
-        self.node = kernel_hostname()
+        self.node = os.uname().nodename
         self.back_off: dict[tuple[str, str], float] = {}  # (pod uid, container) → seconds
         self.retry_at: dict[str, float] = {}  # pod uid → monotonic, after a failed mount
         self.pods: dict[str, Json] = {}
@@ -213,11 +212,6 @@ def uid_of(container: Json) -> str:
 def full_name(labels: Json) -> tuple[str, str]:
     """The pod's namespace and name."""
     return labels["io.kubernetes.pod.namespace"], labels["io.kubernetes.pod.name"]
-
-
-def kernel_hostname() -> str:
-    """The node's name."""
-    return os.uname().nodename
 
 
 def main(argv: list[str]) -> int:

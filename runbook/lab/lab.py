@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ HOST_ENV = [
     "LANG=C.UTF-8",
     "USER=root",
 ]
-WAL_DIR = "/var/lib/etcd-wal"
+WAL_DIR = "/var/lib/etcd-wal/wal"
 
 
 class Lab:
@@ -56,8 +56,9 @@ class Lab:
     ) -> Lab:
         """Build and boot a lab, and wait until it is healthy (at most `wait` seconds; 0: do not wait).
 
-        `wal_dir` gives etcd a WAL directory of its own; `disk` limits each host's disk (memory, taken as it fills).
-        Raises LabUsageError where one of that name is up; LabError where it does not come up, and then nothing is left.
+        `wal_dir` gives etcd a WAL directory of its own, whose parent is the volume; `disk` limits each host's disk
+        (memory, taken as it fills). Raises LabUsageError where one of that name is up; LabError where it does not boot,
+        and then nothing is left, or does not get healthy, and then it stays.
         """
         from runbook.lab.build import build
 
@@ -214,8 +215,15 @@ class Lab:
         """Start a command on a host, in a process group of its own; options as for subprocess.Popen."""
         env = None
         if host == OPERATOR:
-            env = {**(options.pop("env", None) or os.environ), "RUNBOOK_LAB": self.name}
+            env = self.operator_env(options.pop("env", None))
         return subprocess.Popen(self.argv(host, argv), env=env, start_new_session=True, **options)
+
+    def operator_env(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """An environment (this process's by default) in which the lab is the chosen one, and its tools are on PATH."""
+        found = dict(os.environ if env is None else env)
+        for name, value in self.spec["extra_env"].items():
+            found[name] = os.pathsep.join(part for part in (found.get(name, ""), value) if part)
+        return {**found, "RUNBOOK_LAB": self.name}
 
     def popen_operator(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a command on this machine, in the operator's network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -57,7 +58,8 @@ def _etcd(host: Host, control_plane: Sequence[Host], wal_dir: str) -> Json:
     }
     volumes = {"etcd-data": ("/var/lib/etcd", "DirectoryOrCreate"), "etcd-certs": (f"{PKI}/etcd", "DirectoryOrCreate")}
     if wal_dir:
-        volumes["etcd-wal"] = (wal_dir, "DirectoryOrCreate")
+        # The volume is the parent: etcd makes a new WAL beside its place and renames it, which a mount point refuses.
+        volumes["etcd-wal"] = (str(PurePosixPath(wal_dir).parent), "DirectoryOrCreate")
     return _pod(
         "etcd",
         ["etcd", *(f"--{k}={v}" for k, v in flags.items())],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runbook.lab.kubeapi import Api, rfc3339
-from runbook.lab.runtime import RUNNING
+from runbook.lab.wire import RUNNING
 
 KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 HEARTBEAT = 10.0  # seconds

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -19,10 +18,9 @@ import traceback
 from typing import Any
 
 from runbook.lab import kernel
+from runbook.lab.wire import EXITED, RUNNING, STATE
 
-STATE = "/run/runbook-lab/containers"  # state as `crictl` and the kubelet read it
 PATH = "/opt/runbook-lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-RUNNING, EXITED = "CONTAINER_RUNNING", "CONTAINER_EXITED"
 Json = dict[str, Any]
 
 
@@ -38,7 +36,7 @@ class Runtime:
     def start(self, pod: Json, container: Json, attempt: int) -> str:
         """Start one container of a pod (as its manifest has it, with metadata.uid); returns its id."""
         meta = pod["metadata"]
-        ident = secrets.token_hex(32)
+        ident = os.urandom(32).hex()
         folder = f"/var/log/pods/{meta['namespace']}_{meta['name']}_{meta['uid']}/{container['name']}"
         os.makedirs(folder, exist_ok=True)
         log = f"{folder}/{attempt}.log"

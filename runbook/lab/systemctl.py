@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from runbook.lab.init import ask
+from runbook.lab.wire import ask
 
 Json = dict[str, Any]
 ACTING = ("start", "stop", "restart")

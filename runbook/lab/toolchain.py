@@ -53,15 +53,14 @@ class Toolchain:
     programs: dict[str, Path]
     layer: Path | None
 
-    def env(self) -> dict[str, str]:
-        """This process's environment, in which the unpacked programs find each other and their libraries."""
-        env = dict(os.environ)
-        if self.layer is not None:
-            path = [str(self.layer / d) for d in ("usr/sbin", "usr/bin")]
-            env["PATH"] = os.pathsep.join([env.get("PATH", ""), *path])
-            env["LD_LIBRARY_PATH"] = os.pathsep.join(str(p) for p in (self.layer / "usr/lib").glob("*-linux-gnu*"))
-        env["PATH"] = os.pathsep.join([env.get("PATH", ""), *SBIN])
-        return env
+    def extra_env(self) -> dict[str, str]:
+        """What to append to PATH, and where needed to LD_LIBRARY_PATH, so that what is not installed is found too."""
+        folders = {str(path.parent) for name, path in self.programs.items() if shutil.which(name) is None}
+        extra = {"PATH": os.pathsep.join(sorted(folders))}
+        if self.layer is not None and str(self.programs["ssh"]).startswith(str(self.layer)):
+            libraries = (self.layer / "usr/lib").glob("*-linux-gnu*")
+            extra["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
+        return extra
 
 
 def cache_dir() -> Path:
