@@ -176,19 +176,20 @@ def _told(found: Iterable[tuple[Where, Where, str]], view: View) -> Iterator[Com
 
 
 def _path_faults(paths: dict[str, tuple[str, Where, bool]]) -> Iterator[tuple[Where, Where, str]]:
+    """Each fault with the place to tell it at, and another should the file not have that one."""
     for key in DIRECTORIES:
-        if key in paths and paths[key][2]:
-            value, where, _ = paths[key]
-            for message in _lone(key, value):
-                yield where, where, message
+        if key in paths and (faults := list(_lone(key, paths[key][0]))):
+            value, where, here = paths.pop(key)  # what it lies in, or holds, is then beside the point
+            yield from ((where, where, message) for message in faults if here)
     pairs = [(a, b) for i, a in enumerate(DIRECTORIES) for b in DIRECTORIES[i + 1 :]]
     pairs += [(d, f) for d in ("manifests", "dataDir", "walDir") for f in FILES]
     for a, b in pairs:
         if a not in paths or b not in paths or not (paths[a][2] or paths[b][2]):
             continue
-        (left, left_at, _), (right, right_at, _) = paths[a], paths[b]
+        (left, left_at, _), (right, right_at, here) = paths[a], paths[b]
         if relation := _relation(right, left):
-            yield right_at, left_at, f"{b} ({right}) {relation} {a} ({left}); each needs a place of its own"
+            message = f"{b} ({right}) {relation} {a} ({left}); each needs a place of its own"
+            yield (right_at, left_at, message) if here else (left_at, right_at, message)
     for f in FILES:
         if "workspace" in paths and f in paths and _inside(paths["workspace"][0], paths[f][0]):
             (value, where, _), (file, file_at, _) = paths["workspace"], paths[f]

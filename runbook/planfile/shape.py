@@ -180,8 +180,9 @@ def _hint(node: Tree | None, part: Schema) -> str:
         digits = node.text.replace("_", "").replace(",", "")
         if not node.plain and digits.isdecimal():
             return "; write it without quotes"
-        if digits.isdecimal() and digits.isascii():
-            return f"; write {int(digits[:40])}"
+        meant = str(int(digits)) if re.fullmatch("[0-9]{1,30}", digits) else ""
+        if meant and meant != node.text and part["minimum"] <= int(meant) <= part["maximum"]:
+            return f"; write {meant}"
     if "boolean" in types:
         for says, words in (("true", ("true", "yes", "on", "y")), ("false", ("false", "no", "off", "n"))):
             if node.text.lower() in words:

@@ -22,6 +22,7 @@ MAX_NODES = 20_000
 """Values in a plan after every alias is put in full: far above any cluster, far below what hurts."""
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as the end of a line
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -100,9 +101,7 @@ def parse(data: bytes) -> tuple[Mapping, list[Fault]]:
         for event in yaml.parse(text, Loader=Loader):
             builder.feed(event)
     except yaml.MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
-        says = ", ".join(filter(None, (e.context, e.problem)))
-        raise Unreadable(_spot(mark) if mark else Spot(), f"this is not YAML: {says}") from None
+        raise _broken(text, e) from None
     except yaml.YAMLError as e:
         raise Unreadable(Spot(), f"this is not YAML: {' '.join(str(e).split())}") from None
     if builder.root is None:
@@ -129,6 +128,20 @@ def _decode(data: bytes) -> str:
             _position(text[: bad.start()]), f"found the control character {char}; a plan is printable text"
         )
     return text
+
+
+def _broken(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
+    """A syntax error; where the parser ran past the end of the text, it is told at the end."""
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
+    at = _spot(mark) if mark else Spot()
+    lines = _BREAK.split(text)
+    if at.line > len(lines):
+        at = Spot(len(lines), len(lines[-1]) + 1)
+    context = error.context or ""
+    if context and begun and mark and _spot(begun) != _spot(mark):
+        context += f" that begins at {_spot(begun)}"
+    says = ", ".join(filter(None, (context, error.problem)))
+    return Unreadable(at, f"this is not YAML: {says}")
 
 
 def _position(before: str) -> Spot:
