@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runbook import __version__, runs
-from runbook.bind import binding_for_checks, bound_plan, bring_settings, full_binding
-from runbook.errors import Halted, Interrupted, Refused, RunbookError, UsageError
+from runbook.bind import binding_for_checks, bound_plan, bring_settings, full_binding, preview_binding
+from runbook.errors import Held, Interrupted, Refused, RunbookError, UsageError
 from runbook.plan import Plan
 from runbook.step import Binding, Target
+
+__all__ = ["binding_for_checks", "preview_binding"]
 
 if TYPE_CHECKING:
     from runbook.checks import Finding
@@ -92,6 +93,17 @@ def check(plan: Plan) -> tuple[list[Finding], Binding]:
         return inspect("preflight", plan, bound, hosts, targets(plan, bound), RealClock()), bound
     finally:
         hosts.close()
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raises Held or Refused where a finding blocks: Held first, because a running restore explains the rest."""
+    from runbook.checks import Severity
+
+    for severity, kind in ((Severity.HELD, Held), (Severity.BLOCKS, Refused)):
+        no = [f for f in findings if f.severity is severity]
+        if no:
+            shown = "\n".join(f"  {f.host or 'here'}: {f.saw}" + (f"; {f.do}" if f.do else "") for f in no)
+            raise kind(f"{len(no)} finding{'s' if len(no) > 1 else ''} in the way:\n{shown}", true="no host is changed")
 
 
 # run, resume, rollback, finish.
@@ -294,7 +306,7 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
     return _work(run, plan, bound, "finish", progress, work), ""
 
 
-def unexpected(error: BaseException) -> Halted | RunbookError:
+def unexpected(error: BaseException) -> RunbookError:
     """A fault of the program's own, in the words of all other errors."""
     return RunbookError(
         f"a fault of the program's own: {type(error).__name__}: {error}",
@@ -302,8 +314,3 @@ def unexpected(error: BaseException) -> Halted | RunbookError:
         means="a run can be resumed or rolled back",
         next=("runbook status", "runbook resume"),
     )
-
-
-def is_terminal() -> bool:
-    """Whether there is somebody to ask."""
-    return sys.stdin is not None and sys.stdin.isatty()
