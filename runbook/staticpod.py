@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from functools import lru_cache
 
 import yaml
 
@@ -136,10 +137,11 @@ class StaticPod:
         return base.partition(":")[2].removeprefix("v")
 
 
+@lru_cache(maxsize=64)
 def manifest(text: str) -> StaticPod:
     """One static pod manifest, YAML or JSON. ParseError where the kubelet would not find a pod in it.
 
-    All scalars are read as text (BaseLoader), which is total: no date or number can be malformed.
+    Several checks ask for the same few texts, and reading YAML is slow: hence the cache. All scalars are read as text (BaseLoader), which is total: no date or number can be malformed.
     """
     try:
         value = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - BaseLoader makes texts, lists and dicts, nothing else

@@ -1,0 +1,499 @@
+"""Each first check: silent on healthy hosts, and the only one to speak when its one thing is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbook.checks import Severity, all_checks, certificates, disk, locks, manifests, mounts, reach, tools
+from runbook.checks import snapshot as snapshot_check
+from runbook.plan import Plan, Snapshot
+from runbook.step import Command, Result, Target
+from tests.unit.checks_world import (
+    NODES,
+    PLAN,
+    Change,
+    bad,
+    bumped,
+    certificate,
+    certificates_text,
+    findings,
+    four,
+    framed,
+    manifest,
+    member_json,
+    nodes_json,
+    sample,
+    says,
+    status_json,
+    where,
+    with_wal,
+)
+
+BLOCKS, WARNS, HELD = Severity.BLOCKS, Severity.WARNS, Severity.HELD
+THERE = replace(PLAN, snapshot=Snapshot("host://m2/opt/etcd.db", Path("/opt/etcd.db"), node="m2"))
+
+
+def tail(*words: str) -> Callable[[tuple[str, ...]], bool]:
+    """Matches a command that ends in these words."""
+    return lambda argv: argv[-len(words) :] == words
+
+
+def files(edit: Callable[[dict[str, str | None]], object], on: str = "m2") -> Change:
+    """Another content of the manifests directory."""
+
+    def answer(n: Target, _: Result) -> Result:
+        found = four(n.node)
+        edit(found)
+        return Result(0, framed(found))
+
+    return where(manifests.READ, answer, on)
+
+
+def etcd_yaml(old: str, new: str) -> Change:
+    """Another text in m2's etcd.yaml."""
+
+    def edit(found: dict[str, str | None]) -> None:
+        text = found["etcd.yaml"] or ""
+        assert old in text
+        found["etcd.yaml"] = text.replace(old, new)
+
+    return files(edit)
+
+
+def api_yaml(old: str, new: str) -> Change:
+    def edit(found: dict[str, str | None]) -> None:
+        text = found["kube-apiserver.yaml"] or ""
+        assert old in text
+        found["kube-apiserver.yaml"] = text.replace(old, new)
+
+    return files(edit)
+
+
+def certs(changes: Mapping[str, str]) -> Change:
+    return where(certificates.READ, lambda n, _: Result(0, certificates_text(n.node, changes)))
+
+
+def stranger(living: bool) -> list[Change]:
+    """A member that is in nobody's plan."""
+    extra = {"ID": 99, "name": "m4", "peerURLs": ["https://10.0.1.13:2380"], "clientURLs": ["https://10.0.1.13:2379"]}
+    changes = [where(lambda w: "member" in w, says(member_json(PLAN, extra=[extra])), on="")]
+    if living:
+        names = ("m1", "m2", "m3", "m4")
+        changes.append(where("--cluster", says(status_json(PLAN, names)), on=""))
+    return changes
+
+
+def no_etcd() -> Change:
+    dead = says("", 1, "Error: context deadline exceeded")
+    return where(lambda w: "member" in w or ("endpoint" in w and "status" in w), dead, on="")
+
+
+def lock(text: str) -> Change:
+    return where(locks.READ, says(f"now 1000\nlife 958.5\nlock {text}\n"))
+
+
+def room(text: str) -> Change:
+    return where(disk.ROOM, says(text))
+
+
+def look(text: str) -> Change:
+    return where(mounts.LOOK, says(f"path /var/lib/etcd\n{text}"))
+
+
+def rename(item: Any, name: str, address: str) -> None:
+    item["metadata"]["name"] = name
+    item["status"]["addresses"] = [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing wrong: which check speaks, where, how loudly, and with which words."""
+
+    check: str
+    changes: Change | list[Change]
+    text: str
+    severity: Severity = BLOCKS
+    host: str = "m2"
+    plan: Plan = PLAN
+    do: str = ""
+
+
+OTHER_RUN = json.dumps({"run": "prod-20260401t000000z-ffff", "holder": "ada@desk", "since": "2026-04-01T00:00:00Z"})
+
+CASES = {
+    "sudo": Case("Reachable", where("id", says("", 1, "sudo: a password is required")), "as root", do="sudo -n"),
+    "not root": Case("Reachable", where("id", says("1000\n")), "user id 1000", do="NOPASSWD"),
+    "clock behind": Case(
+        "Clocks", where("date", lambda _n, r: Result(0, str(float(r.out) - 3))), "behind", WARNS, do="timedatectl"
+    ),
+    "clock ahead": Case("Clocks", where("date", lambda _n, r: Result(0, str(float(r.out) + 3))), "ahead", WARNS),
+    "clock of nonsense": Case("Clocks", where("date", says("+%s\n")), "said", WARNS),
+    "names": Case(
+        "PeerNames",
+        where(reach.RESOLVE, says("m3.internal\n")),
+        "cannot resolve m3.internal",
+        plan=replace(
+            PLAN, nodes=tuple(replace(n, peer_urls=(*n.peer_urls, "https://m3.internal:2380")) for n in NODES)
+        ),
+    ),
+    "a tool missing": Case("Tools", where(tools.MISSING, says("crictl\n")), "missing: crictl", do="install"),
+    "etcdutl missing": Case("Tools", where(tools.MISSING, says("etcdutl\n")), "etcdutl", do="spec.tools.upload"),
+    "an option missing": Case("Tools", where(tools.OPTIONS, says("sync FILE\n")), "sync FILE"),
+    "tools unheard": Case("Tools", where(tools.MISSING, says("", 124, "timeout")), "could not be looked for"),
+    "no bump flag": Case(
+        "EtcdTools",
+        where("restore", says(sample("etcd-3.5.1-restore-help.txt"))),
+        "has no --bump-revision, --mark-compacted",
+        do="spec.tools.upload",
+    ),
+    "no etcdutl help": Case("EtcdTools", where("restore", says("", 127, "sh: 1: etcdutl: not found")), "not found"),
+    "no --rev": Case("EtcdTools", where(tail("hashkv", "--help"), says("--cluster")), "no --rev"),
+    "etcdctl fails": Case(
+        "EtcdTools",
+        where(lambda w: w[-1] == "version" and len(w) > 2, says("", 1, "conflicting environment variable")),
+        "conflicting environment variable",
+        do="ETCDCTL_",
+    ),
+    "tools of another minor": Case(
+        "EtcdVersion",
+        where(("etcdutl", "version").__eq__, says(sample("etcd-3.6.5-etcdutl-version.txt"))),
+        "the tools are 3.6.5, etcd is 3.5.24",
+        do="3.5",
+    ),
+    "bad version": Case(
+        "EtcdVersion",
+        where(tail("endpoint", "status", "-w", "json"), says(status_json(PLAN, ["m2"], version="3.5.2")), on=""),
+        "etcd 3.5.2: data may become inconsistent",
+        WARNS,
+        host="m1 m2 m3",
+    ),
+    "no version": Case(
+        "EtcdVersion",
+        [no_etcd(), where("cat", says(manifest(NODES[1], "etcd").replace(":3.5.24-0", "@sha256:00")))],
+        "neither",
+        WARNS,
+    ),
+    "manifest missing": Case(
+        "Manifests", files(lambda f: f.pop("kube-scheduler.yaml")), "kube-scheduler.yaml is missing"
+    ),
+    "manifest broken": Case(
+        "Manifests", files(lambda f: f.update({"kube-scheduler.yaml": "kind: ["})), "kube-scheduler.yaml: not YAML"
+    ),
+    "manifest of another program": Case(
+        "Manifests",
+        files(lambda f: f.update({"kube-scheduler.yaml": f["kube-controller-manager.yaml"]})),
+        "runs kube-c",
+    ),
+    "no manifests directory": Case(
+        "Manifests", where(manifests.READ, says("", 3, "cd: can't cd")), "cannot be read", do="spec.paths.manifests"
+    ),
+    "manifests cut off": Case("Manifests", where(manifests.READ, says("file ZXRj%% x")), "cannot be read"),
+    "a second etcd": Case(
+        "OtherManifests", files(lambda f: f.update({"etcd.yaml.bak": f["etcd.yaml"]})), "etcd.yaml.bak", do="mv"
+    ),
+    "a second API server": Case(
+        "OtherManifests", files(lambda f: f.update({"a": f["kube-apiserver.yaml"]})), "a (kube-apiserver)"
+    ),
+    "a half second etcd": Case(
+        "OtherManifests", files(lambda f: f.update({"etcd.old": "kind: Pod\netcd: ["})), "etcd.old"
+    ),
+    "another static pod": Case(
+        "OtherManifests",
+        files(lambda f: f.update({"vip.yaml": (f["kube-scheduler.yaml"] or "").replace("kube-scheduler", "kube-vip")})),
+        "vip.yaml (pod kube-vip)",
+        WARNS,
+    ),
+    "no manifest at all": Case("OtherManifests", files(lambda f: f.update({"notes.txt": "hello"})), "notes.txt", WARNS),
+    "name": Case("EtcdManifest", etcd_yaml("--name=m2", "--name=cp2"), "--name is cp2 in etcd.yaml, m2 in the plan"),
+    "peer URLs": Case(
+        "EtcdManifest",
+        etcd_yaml("advertise-peer-urls=https://10.0.1.11:2380", "advertise-peer-urls=https://10.0.1.99:2380"),
+        "10.0.1.99:2380 in etcd.yaml, https://10.0.1.11:2380",
+    ),
+    "client URLs": Case(
+        "EtcdManifest",
+        etcd_yaml("--advertise-client-urls=https://10.0.1.11:2379", "--advertise-client-urls=https://x:2379"),
+        "--advertise-client-urls",
+    ),
+    "data directory": Case(
+        "EtcdManifest",
+        etcd_yaml("path: /var/lib/etcd\n", "path: /var/lib/etcd-restored\n"),
+        "--data-dir is /var/lib/etcd-restored in etcd.yaml, /var/lib/etcd in the plan (paths.dataDir)",
+    ),
+    "data in the container": Case(
+        "EtcdManifest", etcd_yaml("--data-dir=/var/lib/etcd", "--data-dir=/data"), "ends with the container"
+    ),
+    "WAL directory in the manifest alone": Case(
+        "EtcdManifest",
+        etcd_yaml("--data-dir=/var/lib/etcd\n", "--data-dir=/var/lib/etcd\n    - --wal-dir=/var/lib/etcd/w\n"),
+        "--wal-dir is /var/lib/etcd/w in etcd.yaml, not set in the plan",
+    ),
+    "WAL directory in the plan alone": Case(
+        "EtcdManifest",
+        [],
+        "--wal-dir is not set in etcd.yaml, /var/lib/etcd-wal in the plan",
+        host="m1 m2 m3",
+        plan=with_wal(),
+    ),
+    "certificate path": Case(
+        "EtcdManifest",
+        etcd_yaml("--cert-file=/etc/kubernetes/pki/etcd/server.crt", "--cert-file=/etc/kubernetes/pki/etcd/s.crt"),
+        "--cert-file is /etc/kubernetes/pki/etcd/s.crt",
+    ),
+    "certificate not mounted": Case(
+        "EtcdManifest", etcd_yaml("--key-file=/etc/kubernetes/pki/etcd/server.key", "--key-file=/x"), "no host path"
+    ),
+    "secure port": Case("ApiServerManifest", api_yaml("--secure-port=6443", "--secure-port=443"), "443"),
+    "external etcd": Case(
+        "ApiServerManifest",
+        api_yaml("servers=https://127.0.0.1:2379", "servers=https://10.9.9.9:2379"),
+        "external etcd",
+    ),
+    "no etcd servers": Case(
+        "ApiServerManifest", api_yaml("--etcd-servers=https://127.0.0.1:2379", "--v=2"), "--etcd-servers is not set"
+    ),
+    "a living stranger": Case(
+        "Members", stranger(True), "m4 at https://10.0.1.13:2380 lives", host="", do="spec.nodes"
+    ),
+    "a dead stranger": Case("Members", stranger(False), "does not answer", WARNS, host=""),
+    "no quorum": Case(
+        "Members",
+        where(lambda w: "member" in w or "--cluster" in w, says("", 1, "Error: context deadline exceeded"), on=""),
+        "without a quorum",
+        WARNS,
+        host="",
+    ),
+    "two clusters": Case(
+        "Members",
+        where(tail("endpoint", "status", "-w", "json"), says(sample("etcd-3.5.16-noquorum-endpoint-status.json"))),
+        "different clusters",
+        WARNS,
+        host="",
+    ),
+    "a learner": Case(
+        "Members",
+        where(lambda w: "member" in w, says(member_json(PLAN).replace('"m3",', '"m3", "isLearner": true,')), on=""),
+        "learners become voters: m3",
+        WARNS,
+        host="",
+    ),
+    "a control-plane node outside": Case(
+        "ControlPlaneNodes",
+        where("/api/v1/nodes", says(nodes_json(edit=lambda i: rename(i[2], "m9", "10.0.1.19"))), on=""),
+        "control-plane node m9",
+        host="",
+        do="kubectl delete node m9",
+    ),
+    "kubelet": Case(
+        "KubeletActive",
+        where("systemctl", says(sample("systemd-252-inactive.txt"), 3)),
+        "inactive",
+        do="systemctl start",
+    ),
+    "kubelet of a worker": Case(
+        "KubeletActive", where("systemctl", says("failed\n", 3), on="w1.internal"), "failed", host="w1.internal"
+    ),
+    "crictl": Case("Runtime", where("crictl", says("", 1, "connect: no such file")), "no such file", do="crictl.yaml"),
+    "crictl of nonsense": Case("Runtime", where("crictl", says("CONTAINER  IMAGE\n")), "fails"),
+    "snapshot on a node, damaged": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, lambda _n, r: Result(0, r.out.replace("trailer bb", "trailer bc"))),
+        "its checksum is wrong",
+        plan=THERE,
+    ),
+    "snapshot on a node, no trailer": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, says(f"size 24576\nmagic edda0ced\nwhole {'a' * 64}\n")),
+        "no checksum at its end",
+        plan=THERE,
+    ),
+    "snapshot on a node, no trailer, allowed": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, says(f"size 24576\nmagic edda0ced\nwhole {'a' * 64}\n")),
+        "no checksum at its end",
+        WARNS,
+        plan=replace(THERE, snapshot=replace(THERE.snapshot, allow_missing_trailer=True)),
+    ),
+    "snapshot on a node, cut short": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, says(f"size 24600\nmagic edda0ced\nwhole {'a' * 64}\n")),
+        "cut short",
+        plan=THERE,
+    ),
+    "snapshot on a node, empty": Case(
+        "SnapshotWhole", where(snapshot_check.READ, says("size 0\nmagic \nwhole e3\n")), "empty", plan=THERE
+    ),
+    "snapshot on a node, text": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, says(f"size 24608\nmagic 61626364\nwhole {'a' * 64}\n")),
+        "no etcd snapshot",
+        plan=THERE,
+    ),
+    "snapshot on a node, without a sum": Case(
+        "SnapshotWhole",
+        where(snapshot_check.READ, says("size 24608\nmagic edda0ced\nwhole \n")),
+        "computed",
+        plan=THERE,
+    ),
+    "snapshot on a node, not the planned": Case(
+        "SnapshotWhole",
+        [],
+        "the plan says",
+        plan=replace(THERE, snapshot=replace(THERE.snapshot, sha256="f" * 64)),
+    ),
+    "snapshot on a node, missing": Case(
+        "SnapshotWhole", where(snapshot_check.READ, says("", 3, "there is no such file")), "no such file", plan=THERE
+    ),
+    "snapshot on a node, without keys": Case(
+        "SnapshotWhole",
+        where(lambda w: "snapshot" in w and "status" in w, says('{"hash":1,"revision":51,"totalKey":0,"totalSize":1}')),
+        "holds no key",
+        plan=THERE,
+    ),
+    "snapshot on a node, being written": Case(
+        "SnapshotWhole",
+        [],
+        ".part",
+        plan=replace(THERE, snapshot=replace(THERE.snapshot, path=Path("/opt/etcd.db.part"))),
+    ),
+    "the bump is too small": Case(
+        "Bump",
+        [],
+        "51 + 1000 = 1051 is not above the living revision 4711",
+        host="",
+        plan=bumped(PLAN, 1000),
+        do="set spec.cluster.bumpRevision: 1001000000",
+    ),
+    "the bump just reaches it": Case("Bump", [], "51 + 4660 = 4711 is not above", host="", plan=bumped(PLAN, 4660)),
+    "no bump": Case("Bump", [], "no bump", WARNS, host="", plan=bumped(PLAN, 0)),
+    "no revision anywhere": Case("Bump", no_etcd(), "no revision can be read", WARNS, host=""),
+    "disk too small": Case(
+        "DiskSpace", room("1 4096 262144 30000 65536 60000\n" * 2), "117 MiB free, needed are 128 MiB", do="df"
+    ),
+    "the reserve": Case("DiskSpace", room("1 4096 262144 45000 65536 60000\n" * 2), "must stay free"),
+    "inodes": Case("DiskSpace", room("1 4096 262144 200000 65536 10\n" * 2), "10 inodes free"),
+    "space unheard": Case("DiskSpace", room("what"), "could not be read"),
+    "expired": Case(
+        "Certificates",
+        certs({"/server.crt": certificate("IP Address:10.0.1.11", -1)}),
+        "has expired",
+        do="kubeadm certs renew etcd-server",
+    ),
+    "expired kubeconfig": Case(
+        "Certificates", certs({"/admin.conf": certificate("", -1)}), "admin.conf has expired", do="renew admin.conf"
+    ),
+    "expires soon": Case(
+        "Certificates", certs({"/apiserver.crt": certificate("", 10)}), "apiserver.crt expires in 9 days", WARNS
+    ),
+    "not yet valid": Case(
+        "Certificates", certs({"etcd/ca.crt": f"sum={'0' * 63}1\n" + certificate("", 10, started=-5)}), "is valid from"
+    ),
+    "another address": Case(
+        "Certificates",
+        certs({"/peer.crt": certificate("DNS:m2, IP Address:10.0.1.12")}),
+        "peer.crt is not valid for 10.0.1.11, but for m2, 10.0.1.12",
+    ),
+    "etcd CA missing": Case("Certificates", certs({"etcd/ca.crt": "missing\n"}), "is missing"),
+    "etcd certificate unreadable": Case("Certificates", certs({"/server.crt": "Could not read\n"}), "server.crt"),
+    "another certificate missing": Case("Certificates", certs({"/apiserver.crt": "missing\n"}), "is missing", WARNS),
+    "certificates unheard": Case("Certificates", where(certificates.READ, says("", 127, "sh: openssl")), "openssl"),
+    "peer certificate elsewhere": Case(
+        "Certificates",
+        etcd_yaml("peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt", "peer-cert-file=/etc/kubernetes/pki/etcd/p2.crt"),
+        "p2.crt was not looked at",
+        WARNS,
+    ),
+    "another etcd CA": Case(
+        "SameCertificates", certs({"etcd/ca.crt": "sum=abc\n" + certificate("")}), "the etcd CA differs", host=""
+    ),
+    "another service account key": Case(
+        "SameCertificates", certs({"/sa.pub": "sum=abc\n"}), "sa.pub differs between the hosts", WARNS, host=""
+    ),
+    "member is a mount point": Case("DataDirectory", look("directory 1\nmember 1\nmember-mounted\n"), "mount point"),
+    "member is elsewhere": Case("DataDirectory", look("directory 1\nmember 2\n"), "another file system"),
+    "member is a link": Case("DataDirectory", look("directory 1\nmember-link\nmember 1\n"), "symbolic link"),
+    "data directory is a file": Case("DataDirectory", look("other\n"), "no directory"),
+    "data directory missing": Case("DataDirectory", look(""), "is missing", WARNS),
+    "no member": Case("DataDirectory", look("directory 1\n"), "has no member", WARNS),
+    "leftovers": Case(
+        "DataDirectory",
+        look("directory 1\nmember 1\nhidden .prod-20260401t000000z-ffff.old\nhidden .cache\n"),
+        "earlier runs: prod-20260401t000000z-ffff",
+        WARNS,
+        do="runbook finish prod-20260401t000000z-ffff",
+    ),
+    "data unheard": Case("DataDirectory", where(mounts.LOOK, says("", 124, "timeout")), "could not be looked at"),
+    "held": Case(
+        "Locks",
+        lock(OTHER_RUN),
+        "ada@desk since 2026-04-01T00:00:00Z; last sign of life 1970",
+        HELD,
+        do="runbook adopt --host root@cp2.internal",
+    ),
+    "held by nobody knows whom": Case("Locks", lock("garbage"), "does not say whose", HELD),
+    "lock unheard": Case("Locks", where(locks.READ, says("", 1, "permission denied")), "could not be read"),
+    "owner": Case(
+        "OwnerExists",
+        where(lambda w: w[-2:] == ("etcd", "etcd"), says("user etcd\ngroup etcd\n")),
+        "there is no user etcd and no group etcd",
+        plan=replace(PLAN, owner="etcd:etcd"),
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", [PLAN, THERE, replace(PLAN, owner="etcd:etcd")], ids=["local", "on a node", "owner"])
+def test_all_are_silent_on_healthy_hosts(plan: Plan) -> None:
+    found = findings(plan=plan)
+    assert bad(found) == []
+    assert {f.check for f in found} == {c.id() for c in all_checks("preflight") if c.applies(plan)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_thing_wrong_is_told_by_its_check_alone(name: str) -> None:
+    case = CASES[name]
+    changes = case.changes if isinstance(case.changes, list) else [case.changes]
+    found = bad(findings(*changes, plan=case.plan))
+    mine = [f for f in found if f.check == case.check]
+    assert {f.host for f in mine} == (set(case.host.split()) or {""})
+    for finding in mine:
+        assert finding.severity is case.severity
+        assert case.text in finding.saw
+        assert case.do in finding.do
+        assert finding.do
+    assert {f.check for f in found} <= {case.check, *ALSO.get(name, ())}
+
+
+ALSO: dict[str, tuple[str, ...]] = {
+    # What else must speak, because the one fact means two things.
+    "names": ("EtcdManifest", "Certificates"),
+    "no etcdutl help": ("EtcdTools",),
+    "no version": ("Bump",),
+    "two clusters": ("EtcdVersion", "Bump"),
+}
+
+
+def test_every_first_check_has_a_case_in_which_it_speaks() -> None:
+    local = {"SnapshotWhole"}  # its local half is below
+    assert {c.id() for c in all_checks("preflight")} == {case.check for case in CASES.values()} | local
+
+
+@pytest.mark.parametrize("case", ["a tool missing", "disk too small", "kubelet", "held"])
+def test_all_hosts_are_reported_at_once(case: str) -> None:
+    given = CASES[case]
+    assert not isinstance(given.changes, list)
+    everywhere = given.changes
+
+    def change(n: Target, command: Command, result: Result) -> Result:
+        if not isinstance(n.place, type(NODES[0])):
+            return result
+        pretend = Target(n.plan, n.bound, NODES[1])
+        return everywhere(pretend, command, result)
+
+    found = [f for f in bad(findings(change)) if f.check == given.check]
+    assert [f.host for f in found] == ["m1", "m2", "m3"]

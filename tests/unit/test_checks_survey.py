@@ -1,0 +1,80 @@
+"""The survey: no check passes unheard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from runbook.checks import Answers, Check, Finding, Severity, heard
+from runbook.checks.survey import inspect, run_here
+from runbook.plan import Plan
+from runbook.step import Binding, Command, Result, Target
+from tests.unit.checks_world import BOUND, PLAN, FakeClock, FakeHosts, where
+
+READ = Command(("id", "-u"), 5, changes=False)
+
+
+class Quiet(Check):
+    """Says ok for whoever answered."""
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        return [READ]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        for node, _ in heard(answers, plan.nodes):
+            yield self.ok(node.name, "well")
+
+
+class Second(Quiet):
+    """Asks the same."""
+
+
+class Broken(Quiet):
+    """Fails after its first finding."""
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        yield self.ok("m1", "well")
+        raise KeyError("x")
+
+
+class Blind(Quiet):
+    """Cannot look at its own machine."""
+
+    def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
+        raise OSError("disk")
+
+
+def survey(*checks: Check, hosts: FakeHosts | None = None) -> list[Finding]:
+    targets = [Target(PLAN, BOUND, p) for p in PLAN.nodes]
+    return inspect("preflight", PLAN, BOUND, hosts or FakeHosts(PLAN), targets, FakeClock(), checks)
+
+
+def test_an_answer_that_got_lost_blocks_once_for_its_host() -> None:
+    lost = where("id", lambda _n, _r: Result(None, err="connection reset"))
+    found = survey(Quiet(), Second(), hosts=FakeHosts(PLAN, [lost]))
+    blocked = [f for f in found if f.severity is Severity.BLOCKS]
+    assert [(f.check, f.host) for f in blocked] == [("Quiet", "m2")]
+    assert "connection reset" in blocked[0].saw
+    assert [f.host for f in found if f.severity is Severity.OK] == ["m1", "m3"] * 2
+
+
+@pytest.mark.parametrize("check", [Broken(), Blind()], ids=["judge", "look"])
+def test_a_check_that_fails_itself_blocks(check: Check) -> None:
+    found = survey(check, Second())
+    assert [f.severity for f in found if f.check == check.id()] == [Severity.BLOCKS]
+    assert "the check itself failed" in found[0].saw
+    assert len([f for f in found if f.check == "Second"]) == 3
+
+
+def test_what_two_checks_ask_is_asked_once() -> None:
+    hosts = FakeHosts(PLAN)
+    assert len(survey(Quiet(), Second(), hosts=hosts)) == 6
+    assert [list(asks.values()) for asks in hosts.asked] == [[[READ], [READ], [READ]]]
+
+
+def test_commands_of_this_machine() -> None:
+    assert run_here(Command(("sh", "-c", "echo a; echo b >&2; exit 4"), 5)).code == 4
+    assert run_here(Command(("sleep", "5"), 0.1)).code == 124
+    assert run_here(Command(("no-such-program-here",), 1)).code == 127
+    assert run_here(Command(("/etc/passwd",), 1)).code == 126
