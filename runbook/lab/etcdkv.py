@@ -28,6 +28,10 @@ class Etcd:
     def __init__(self, client: Client) -> None:
         self.client = client
 
+    def close(self) -> None:
+        """Drop the connection."""
+        self.client.close()
+
     def call(self, path: str, body: Json) -> Json:
         """One request."""
         status, answer = self.client.request("POST", path, body)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,12 @@ def first_objects(lab: Lab) -> None:
     """Namespaces, the Secret default/known, the cluster roles and bindings of every new cluster: through the API."""
 
     def write() -> None:
-        client = api_client(lab, lab.nodes[0], 10.0)
-        for path, body in base_objects():
-            status, answer = client.request("PUT", path, body)
-            if status >= 300:
-                raise LabError(f"lab {lab.name}: the API server refused {path}: {answer.get('message', status)}")
+        with contextlib.closing(api_client(lab, lab.nodes[0], 10.0)) as client:
+            for path, body in base_objects():
+                status, answer = client.request("PUT", path, body)
+                if status >= 300:
+                    said = answer.get("message", status)
+                    raise LabError(f"lab {lab.name}: the API server refused {path}: {said}")
 
     lab.in_operator(write)
 
@@ -94,56 +97,57 @@ def fill(lab: Lab, *, objects: int, mb: int) -> dict[str, int]:
     lab.holder()
 
     def work() -> dict[str, int]:
-        size = db_size(etcd_of(lab, lab.nodes[0]))
-        ballast = max(0, mb - (size >> 20))
+        ballast = max(0, mb - (db_size(lab, lab.nodes[0]) >> 20))
         run = f"{time.time_ns():x}"
         entries = list(sample_objects(objects, [h.name for h in lab.hosts])) if objects else []
-        entries_lock, chunks = threading.Lock(), list(range(ballast))
-        errors: list[BaseException] = []
-
-        def writer(host: Host) -> None:
-            etcd = etcd_of(lab, host)
-            try:
-                while True:
-                    with entries_lock:
-                        entry = entries.pop() if entries else None
-                        chunk = chunks.pop() if entry is None and chunks else None
-                    if entry is not None:
-                        etcd.put(*entry)
-                    elif chunk is not None:
-                        etcd.put(f"/registry/lab.runbook/ballast/{run}-{chunk:06d}".encode(), os.urandom(CHUNK))
-                    else:
-                        return
-            except OSError as error:
-                errors.append(error)
-
-        count = len(entries)
-        nodes = [lab.nodes[i % len(lab.nodes)] for i in range(WRITERS)]
-        threads = [threading.Thread(target=writer, args=(host,)) for host in nodes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise LabError(f"lab {lab.name}: etcd did not take it: {errors[0]}")
-        etcd = etcd_of(lab, lab.nodes[0])
-        revision = etcd.range(b"/registry/health")[1]
-        return {"objects": count, "ballast_mb": ballast, "db_bytes": db_size(etcd), "revision": revision}
+        keys = [f"/registry/lab.runbook/ballast/{run}-{number:06d}".encode() for number in range(ballast)]
+        put_all(lab, entries, keys)
+        with contextlib.closing(etcd_of(lab, lab.nodes[0])) as etcd:
+            revision = etcd.range(b"/registry/health")[1]
+        size = db_size(lab, lab.nodes[0])
+        return {"objects": len(entries), "ballast_mb": ballast, "db_bytes": size, "revision": revision}
 
     return lab.in_operator(work)
 
 
+def put_all(lab: Lab, entries: Sequence[tuple[bytes, bytes]], ballast: Sequence[bytes]) -> None:
+    """Write the entries, and a mebibyte of random bytes at each key of `ballast`, through several members at once."""
+    work: queue.SimpleQueue[tuple[bytes, bytes | None]] = queue.SimpleQueue()
+    for entry in [*entries, *((key, None) for key in ballast)]:
+        work.put(entry)
+    errors: list[OSError] = []
+
+    def writer(host: Host) -> None:
+        with contextlib.closing(etcd_of(lab, host)) as etcd, contextlib.suppress(queue.Empty):
+            while not errors:
+                key, value = work.get_nowait()
+                try:
+                    etcd.put(key, os.urandom(CHUNK) if value is None else value)
+                except OSError as error:
+                    errors.append(error)
+
+    nodes = [lab.nodes[i % len(lab.nodes)] for i in range(WRITERS)]
+    threads = [threading.Thread(target=writer, args=(host,)) for host in nodes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise LabError(f"lab {lab.name}: etcd did not take it: {errors[0]}")
+
+
 def etcd_of(lab: Lab, host: Host, timeout: float = 30.0) -> Etcd:
-    """A connection to one member."""
+    """A connection to one member; to be closed."""
     return Etcd(Client(f"https://{host.ip}:2379", etcd_context(lab), timeout))
 
 
-def db_size(etcd: Etcd) -> int:
+def db_size(lab: Lab, host: Host) -> int:
     """Bytes of the member's database file; LabError where the member does not answer."""
     try:
-        return int(etcd.call("/v3/maintenance/status", {})["dbSize"])
+        with contextlib.closing(etcd_of(lab, host, 5.0)) as etcd:
+            return int(etcd.call("/v3/maintenance/status", {})["dbSize"])
     except OSError as error:
-        raise LabError(f"etcd on {etcd.client.host} does not answer: {error}") from error
+        raise LabError(f"{host.name}: etcd does not answer: {error}") from error
 
 
 def snapshot(lab: Lab, path: Path, host: str | None) -> Path:
@@ -151,9 +155,7 @@ def snapshot(lab: Lab, path: Path, host: str | None) -> Path:
     member = lab.host(host) if host else next((h for h in lab.nodes if lab.host_pid(h.name)), lab.nodes[0])
     tools, pki = toolchain.ensure(), lab.layout.pki
     path = path.absolute()
-    lab.in_operator(
-        lambda: db_size(etcd_of(lab, member, 5.0))
-    )  # etcdctl itself would wait for ever for a member that is down
+    lab.in_operator(lambda: db_size(lab, member))  # etcdctl would wait for ever for a member that is down
     argv = [str(tools.programs["etcdctl"]), f"--endpoints=https://{member.ip}:2379", f"--cacert={pki / 'etcd-ca.crt'}"]
     argv += [f"--cert={pki / 'etcd-client.crt'}", f"--key={pki / 'etcd-client.key'}", "snapshot", "save", str(path)]
     env = {**os.environ, "ETCDCTL_API": "3"}

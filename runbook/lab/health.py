@@ -40,6 +40,13 @@ def wait_healthy(lab: Lab, timeout: float) -> None:
 
     def wait() -> None:
         clients = {host: api_client(lab, host, 2.0) for host in lab.nodes}
+        try:
+            until_ready(clients)
+        finally:
+            for client in clients.values():
+                client.close()
+
+    def until_ready(clients: dict[Host, Client]) -> None:
         while missing := not_ready(lab, clients):
             if time.monotonic() > limit:
                 raise LabError(

@@ -72,7 +72,11 @@ class Client:
         if self.sock is None or self.reader is None:
             plain = socket.create_connection((self.host, self.port), self.timeout)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
+            try:
+                self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
+            except OSError:
+                plain.close()
+                raise
             self.reader = _Reader(self.sock)
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAccept: application/json\r\n"
