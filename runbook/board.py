@@ -1,0 +1,225 @@
+"""A run's journal as a person follows it: a mark for each step on each host, and a sentence for what is worth one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from runbook.plan import Plan
+from runbook.replay import STOPS_FIRST, Replay, at, replay
+from runbook.step import Binding, Scope, Step, Target
+from runbook.tables import duration, printable
+
+if TYPE_CHECKING:
+    from runbook.journal import Line
+
+
+class Mark(StrEnum):
+    """Where one step stands on one host."""
+
+    NONE = " "
+    WAITING = "·"
+    ACTING = "▶"
+    DONE = "✓"
+    NO = "✗"
+    UNKNOWN = "?"
+    UNDONE = "↶"
+
+
+_SAW = {"yes": Mark.DONE, "ready": Mark.WAITING, "no": Mark.NO, "unknown": Mark.UNKNOWN}
+_EVERYWHERE = {"DONE": Mark.DONE, "SKIPPED": Mark.DONE, "UNDONE": Mark.UNDONE}
+_SLOW = 10.0
+"""Seconds from which on a single command is worth a sentence."""
+
+
+@dataclass
+class Row:
+    """One step: where it acts, its state, when it began and ended, and a mark for each of its hosts."""
+
+    number: int
+    step: Step
+    targets: tuple[Target, ...]
+    state: str = "PENDING"
+    began: datetime | None = None
+    ended: datetime | None = None
+    marks: dict[str, Mark] = field(default_factory=dict)
+    finished: dict[str, datetime] = field(default_factory=dict)
+    """When the last command of this attempt ended, by host."""
+
+    def changes(self) -> bool:
+        """Whether there is anything to take back; without a plan nobody can say, so it counts as yes."""
+        return not self.targets or any(self.step.undo(n) for n in self.targets)
+
+    def late(self) -> str:
+        """Which host was last, where that made a difference."""
+        if len(self.finished) < 2:
+            return ""
+        order = sorted(self.finished, key=lambda host: self.finished[host])
+        behind = (self.finished[order[-1]] - self.finished[order[-2]]).total_seconds()
+        return f"; {order[-1]} was last, {duration(behind)} after {order[-2]}" if behind >= 1 else ""
+
+
+class Board:
+    """All steps, fed with the journal's lines in their order; without a plan it has no marks, but all sentences."""
+
+    def __init__(self, plan: Plan | None, steps: Sequence[Step], past: Iterable[Line] = ()) -> None:
+        nodes = tuple(Target(plan, Binding(), n) for n in plan.nodes) if plan else ()
+        workers = tuple(Target(plan, Binding(), w) for w in plan.workers) if plan else ()
+        by_scope = {Scope.ALL: nodes, Scope.FIRST: nodes[:1], Scope.WORKERS: workers}
+        self.hosts = [n.name for n in (*nodes, *workers)]
+        self.rows: dict[str, Row] = {}
+        for number, step in enumerate(steps, start=1):
+            targets = (*nodes, *workers) if step.checks else by_scope[step.on]
+            self.rows[step.id()] = Row(number, step, targets, marks={n.name: Mark.WAITING for n in targets})
+        self.lines: list[Line] = []
+        self.open: dict[str, Line] = {}
+        """The ``begin`` lines of commands that have not ended, by host."""
+        self.past = Replay()
+        for line in past:
+            self.take(line)
+
+    def take(self, line: Line) -> list[str]:
+        """One line; what is worth saying about it, in sentences without control characters."""
+        self.lines.append(line)
+        before = self.past
+        if line["event"] in ("step", "state") or (line["event"] == "begin" and line.get("step") == STOPS_FIRST):
+            self.past = replay(self.lines)
+        words = getattr(self, f"_{line['event']}", self._other)(line)
+        return [_indented(w) for w in [*words, *self._outage(before)]]
+
+    def current(self) -> Row | None:
+        """The step that is being done or undone."""
+        return next((row for row in self.rows.values() if row.state in ("ACTING", "UNDOING")), None)
+
+    def waiting_for(self) -> str:
+        """What is being waited for now: a host's command, or what the hosts shall show."""
+        row = self.current()
+        if row is None:
+            return ""
+        running = [f"{host}: {_short(begin.get('action', ''))}" for host, begin in self.open.items()]
+        if running:
+            return "; ".join(running)
+        open_ = [n for n in row.targets if row.marks.get(n.name) is not Mark.DONE] or list(row.targets)
+        probes = dict.fromkeys((row.step.undone(n) if row.state == "UNDOING" else row.step.done(n)).says for n in open_)
+        return f"{', '.join(n.name for n in open_)} until: {' / '.join(p for p in probes if p) or 'the checks pass'}"
+
+    def label(self, row: Row) -> str:
+        """The step's number among all."""
+        return f"[{row.number:2}/{len(self.rows)}]"
+
+    # One method for each event; each returns sentences.
+
+    def _run(self, line: Line) -> list[str]:
+        return [f"run {line.get('run', '')} by {line.get('holder', '?')}"]
+
+    def _engine(self, line: Line) -> list[str]:
+        self.open = {}
+        who = f" by {line['holder']}" if line.get("holder") else ""
+        return [f"{line.get('command', 'engine')}{who}, epoch {line['epoch']}"]
+
+    def _state(self, line: Line) -> list[str]:
+        told = any(str(line.get("why", "")).startswith(row.step.title()) for row in self.rows.values())
+        why = f": {line['why']}" if line.get("why") and not told else ""
+        return [f"── {line['to']}{why} ──"]
+
+    def _begin(self, line: Line) -> list[str]:
+        self.open[line.get("host", "")] = line
+        row = self.rows.get(line.get("step", ""))
+        if row and row.state in ("ACTING", "UNDOING"):
+            row.marks[line.get("host", "")] = Mark.ACTING
+        return []
+
+    def _end(self, line: Line) -> list[str]:
+        host, code = line.get("host", ""), line.get("code")
+        begun = self.open.pop(host, None)
+        row = self.rows.get(line.get("step", ""))
+        if row and row.state in ("ACTING", "UNDOING"):
+            row.finished[host] = at(line)
+            if code != 0:
+                row.marks[host] = Mark.UNKNOWN if code is None else Mark.NO
+        action = _short(begun.get("action", "")) if begun else "its command"
+        said = f": {line['said']}" if line.get("said") else ""
+        if code is None:
+            return [f"  ? {host}: nobody knows how it ended, {action}{said}"]
+        if code != 0:
+            return [f"  ✗ {host}: exit code {code}{said} ({action})"]
+        took = (at(line) - at(begun)).total_seconds() if begun else 0.0
+        return [f"  {host}: {duration(took)} for {action}"] if took >= _SLOW else []
+
+    def _step(self, line: Line) -> list[str]:
+        row = self.rows.get(line["step"])
+        if row is None:
+            return [f"{line['step']}: {line['from']} → {line['to']}"]
+        row.state = line["to"]
+        saw: Mapping[str, str] = line.get("saw") or {}
+        for host in row.marks:
+            verdict = str(saw.get(host, "")).partition(":")[0]
+            row.marks[host] = _EVERYWHERE.get(row.state, _SAW.get(verdict, row.marks[host]))
+        if row.state in ("ACTING", "UNDOING"):
+            row.began, row.ended, row.finished, self.open = at(line), None, {}, {}
+        else:
+            row.ended = at(line)
+        return self._told(row, line, saw)
+
+    def _told(self, row: Row, line: Line, saw: Mapping[str, str]) -> list[str]:
+        label, title, took = self.label(row), row.step.title(), self._took(row)
+        objections = [f"  {_mark(v)} {h or 'here'}: {v}" for h, v in saw.items() if _mark(v) in "✗?"]
+        done = [host for host, v in saw.items() if v == "yes"]
+        already = f" (done already on {', '.join(done)})" if done else ""
+        sentences = {
+            "ACTING": f"{label} {'again: ' if line['trigger'] == 'resume' else ''}{title}{already}",
+            "DONE": f"{label} done on every host{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
+            "SKIPPED": f"{label} done already on every host: {title}" if saw else f"{label} on no host: {title}",
+            "BLOCKED": f"{label} may not start: {title}",
+            "FAILED": f"{label} FAILED{took}: {title}",
+            "UNKNOWN": f"{label} UNKNOWN, a host does not answer{took}: {title}",
+            "UNDOING": f"{label} taking back: {title}" if row.changes() else "",
+            "UNDONE": f"{label} taken back{took}{row.late()}" if row.changes() else "",
+            "STUCK": f"{label} could not be taken back{took}: {title}",
+        }
+        sentence = sentences.get(row.state, f"{label} {row.state}: {title}")
+        return [*([sentence] if sentence else []), *objections]
+
+    @staticmethod
+    def _took(row: Row) -> str:
+        seconds = (row.ended - row.began).total_seconds() if row.began and row.ended else 0.0
+        return f" in {duration(seconds)}" if seconds >= 0.05 else ""
+
+    def _finding(self, line: Line) -> list[str]:
+        severity, host = str(line.get("severity", "")), line.get("host", "")
+        do = f" → {line['do']}" if line.get("do") else ""
+        where = f"{host}: " if host else ""
+        mark = "!" if severity == "warns" else "✗"
+        return [f"  {mark} {where}{line.get('check', 'check')} {severity}: {line.get('saw', '')}{do}"]
+
+    def _closed(self, _: Line) -> list[str]:
+        return ["closed: nothing of this run is left on the hosts"]
+
+    def _other(self, line: Line) -> list[str]:
+        plain = ("seq", "at", "epoch", "event", "prev")
+        said = line.get("text") or ", ".join(f"{k}: {v}" for k, v in line.items() if k not in plain)
+        return [f"{line['event']}: {said}"]
+
+    def _outage(self, before: Replay) -> list[str]:
+        if before.outage_from is None and self.past.outage_from is not None:
+            return ["▼▼▼ OUTAGE BEGINS: from here on the Kubernetes API goes down"]
+        if before.outage_to is None and self.past.outage_to is not None:
+            return [f"▲▲▲ OUTAGE ENDS after {duration(self.past.outage_seconds())}: every API server is ready"]
+        if before.outage_to is not None and self.past.outage_to is None:
+            return ["▼▼▼ OUTAGE AGAIN: the API servers are being stopped"]
+        return []
+
+
+def _indented(sentence: str) -> str:
+    return "  " * sentence.startswith("  ") + printable(sentence)
+
+
+def _mark(saw: str) -> str:
+    return str(_SAW.get(saw.partition(":")[0], Mark.NONE))
+
+
+def _short(action: str, limit: int = 90) -> str:
+    return action if len(action) <= limit else f"{action[: limit - 1]}…"
