@@ -50,7 +50,17 @@ def judge(question: Question, result: Result) -> View:
 
 
 def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
-    """All questions of each host in one round trip; the first that is not answered with yes is the host's view."""
+    """The first question of each host that is not answered with yes is the host's view.
+
+    The first question is asked alone, and the rest in one round trip where it is answered with yes: it is the cheap
+    one, while those after it may take long to fail.
+    """
+    views = _together(hosts, {host: Probe(probe.questions[:1]) for host, probe in probes.items()})
+    rest = {h: Probe(p.questions[1:]) for h, p in probes.items() if len(p.questions) > 1 and views[h] == YES}
+    return views | _together(hosts, rest)
+
+
+def _together(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     asked = {host: [q.ask for q in probe.questions] for host, probe in probes.items() if probe.questions}
     answers = hosts.ask(asked) if asked else {}
     views = dict.fromkeys(probes, YES)
@@ -96,7 +106,7 @@ def ask_until(
     views = ask_once(hosts, {h: p for h, p in probes.items() if h not in patient})
     waits = {h: _Wait(p, start + p.wait) for h, p in patient.items()}
     while waits:
-        seen = ask_once(hosts, {h: w.pending() for h, w in waits.items()})
+        seen = _together(hosts, {h: w.pending() for h, w in waits.items()})
         idle = True
         for host, wait in list(waits.items()):
             arrived = wait.take(seen[host])

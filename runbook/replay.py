@@ -26,15 +26,27 @@ class Replay:
     header: dict[str, Any] = field(default_factory=dict)
     closed: bool = False
     accepted: bool = False
-    outage_from: datetime | None = None
-    outage_to: datetime | None = None
+    outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
 
     def outage_seconds(self, now: datetime | None = None) -> float:
-        """How long the API was, or has been, down; 0 where it never was."""
-        if self.outage_from is None:
-            return 0.0
-        end = self.outage_to or now or datetime.now(UTC)
-        return round((end - self.outage_from).total_seconds(), 3)
+        """How long the control plane was, or has been, down, all outages of the run together; 0 where it never was."""
+        ends = [(start, end or now or datetime.now(UTC)) for start, end in self.outages]
+        return round(sum((end - start).total_seconds() for start, end in ends), 3)
+
+    @property
+    def outage_from(self) -> datetime | None:
+        """When the newest outage began; None where there was none."""
+        return self.outages[-1][0] if self.outages else None
+
+    @property
+    def outage_to(self) -> datetime | None:
+        """When the newest outage ended; None where there was none, or it lasts."""
+        return self.outages[-1][1] if self.outages else None
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether the control plane is down now."""
+        return bool(self.outages) and self.outages[-1][1] is None
 
     def begun(self, step: str) -> bool:
         """Whether the step was ever begun: it acted, or may have."""
@@ -65,8 +77,8 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.steps.pop(line["step"], None)
             past.steps[line["step"]] = line["to"]
             _outage(past, line)
-        elif event == "begin" and line.get("step") == STOPS_FIRST and past.outage_from is None:
-            past.outage_from = at(line)
+        elif event == "begin" and past.state in ("outage", "rolling-back"):
+            _outage_begins(past, line)
         elif event == "closed":
             past.closed = True
         elif event == "accepted":
@@ -82,11 +94,16 @@ def _state(past: Replay, line: Line) -> None:
         past.halted_from = line["from"]
 
 
+def _outage_begins(past: Replay, line: Line) -> None:
+    """With the first manifest parked: forward by stopping the controllers, backward by stopping what was started."""
+    stops = STOPS_FIRST if past.state == "outage" else SERVES_AGAIN
+    if line.get("step") == stops and not past.in_outage:
+        past.outages.append((at(line), None))
+
+
 def _outage(past: Replay, line: Line) -> None:
+    """With the last API server ready, the restored one or the old one again."""
     step, to = line["step"], line["to"]
-    if past.outage_from is None:
-        return
-    if (step == SERVES_AGAIN and to in ("DONE", "SKIPPED")) or (step == OLD_SERVES_AGAIN and to == "UNDONE"):
-        past.outage_to = at(line)
-    elif step == SERVES_AGAIN and to == "UNDOING":
-        past.outage_to = None
+    served = (step == SERVES_AGAIN and to in ("DONE", "SKIPPED")) or (step == OLD_SERVES_AGAIN and to == "UNDONE")
+    if past.in_outage and served:
+        past.outages[-1] = (past.outages[-1][0], at(line))

@@ -29,6 +29,7 @@ from runbook.procedures.words import (
     in_run,
     keep_figures,
     kubelet_restarted,
+    listens,
     lock,
     locked,
     look,
@@ -324,7 +325,8 @@ class StartEtcd(Step):
         return [unpark(n, "etcd.yaml")]
 
     def done(self, n: Target) -> Probe:
-        return (in_place(n, "etcd.yaml") & runs(n, "etcd") & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
+        up = in_place(n, "etcd.yaml") & runs(n, "etcd") & listens(n, ETCD_PORTS[0])
+        return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
     def undo(self, n: Target) -> Sequence[Action]:
         return [park(n, "etcd.yaml"), gone(n, "etcd")]
@@ -348,7 +350,7 @@ class StartApiServers(Step):
         return [unpark(n, "kube-apiserver.yaml")]
 
     def done(self, n: Target) -> Probe:
-        up = in_place(n, "kube-apiserver.yaml") & runs(n, "kube-apiserver") & api_ready(n)
+        up = in_place(n, "kube-apiserver.yaml") & runs(n, "kube-apiserver") & listens(n, API_PORT) & api_ready(n)
         return up.within(n.plan.timeouts.api_server)
 
     def undo(self, n: Target) -> Sequence[Action]:

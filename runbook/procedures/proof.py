@@ -17,6 +17,9 @@ from runbook.procedures import scripts
 from runbook.procedures.words import in_run, script
 from runbook.step import Command, Probe, Result, Target, probe
 
+ANSWER = 8.0
+"""Seconds for one question to etcd. Short: it is asked again, and a silent etcd keeps etcdctl waiting to the end."""
+
 
 def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Result], str]:
     def total(result: Result) -> str:
@@ -105,14 +108,14 @@ def _alarms(n: Target, result: Result) -> str:
 
 def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
     """An etcdctl command at a revision that the host computes from the snapshot's figures and the plan's bump."""
-    ask = etcdctl(n, *words, timeout=15)
+    ask = etcdctl(n, *words, timeout=ANSWER)
     bump = str(n.plan.cluster.bump_revision)
-    return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=20, changes=False)
+    return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=ANSWER + 2, changes=False)
 
 
 def same_data_everywhere(n: Target) -> Probe:
     """The cross-member proof, as this host sees the cluster."""
-    ask = partial(etcdctl, n, timeout=15)
+    ask = partial(etcdctl, n, timeout=ANSWER)
     parts = [
         probe(
             "the members are the planned ones, in the restored cluster",

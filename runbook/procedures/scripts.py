@@ -28,10 +28,11 @@ rm -f -- "$1.$2"
 if [ -e "$1" ]; then
   if grep -qF -- "\"run\": \"$2\"," "$1"; then
     rm -- "$1"
+    sync -- "${1%/*}"
   fi
 fi
 """
-"""lock, run."""
+"""lock, run. Synced: after a power cut the lock of a run that has ended would refuse every later one."""
 
 SAVE = r"""
 set -eu
@@ -77,8 +78,7 @@ GONE = r"""
 set -u
 end=$(( $(date +%s) + $2 ))
 while :; do
-  ids=$(crictl ps -q --label "io.kubernetes.container.name=$1" --label io.kubernetes.pod.namespace=kube-system) ||
-    exit 1
+  ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system) || exit 1
   if [ -z "$ids" ]; then exit 0; fi
   if [ "$(date +%s)" -ge "$end" ]; then break; fi
   sleep 0.2
@@ -116,8 +116,9 @@ set -eu
 "$1" snapshot status "$2" -w json > "$3.part"
 sync -- "$3.part"
 mv -T -- "$3.part" "$3"
+sync -- "${3%/*}"
 """
-"""etcdutl, snapshot, where its figures are kept."""
+"""etcdutl, snapshot, where its figures are kept. They are needed in the outage, so their name is made durable too."""
 
 CLEAR = r"""
 set -eu
@@ -344,6 +345,9 @@ set -u
 for name in restoring restored old discarded; do
   if [ -n "$1" ]; then rm -rf -- "$1/.$3.$name" || exit 1; fi
   if [ -n "$2" ]; then rm -rf -- "$2/.$3.$name" || exit 1; fi
+done
+for dir in "$1" "$2"; do
+  if [ -n "$dir" ]; then sync -- "$dir" || exit 1; fi
 done
 rm -rf -- "$4" || exit 1
 rmdir --ignore-fail-on-non-empty -- "${4%/*}" 2>/dev/null || :

@@ -195,15 +195,35 @@ def closed(n: Target, *ports: int) -> Probe:
     """Nothing listens on these ports of the host."""
 
     def judge(result: Result) -> str:
-        if not result.ok:
+        held = _listening(result)
+        if held is None:
             return f"ss could not say: {result.tail()}"
-        lines = [line.split() for line in result.out.splitlines()]
-        held = sorted({words[3].rsplit(":", 1)[1] for words in lines if len(words) > 3 and ":" in words[3]})
-        mine = [port for port in held if port in {str(p) for p in ports}]
+        mine = [str(port) for port in ports if port in held]
         return f"something still listens on {', '.join(mine)}" if mine else ""
 
     says = f"port{'s' if len(ports) > 1 else ''} {', '.join(map(str, ports))} closed"
     return probe(says, Command(("ss", "-Hltn"), n.plan.timeouts.command), judge)
+
+
+def listens(n: Target, port: int) -> Probe:
+    """Something listens on the port: cheap to ask, where asking the server itself would take long to fail."""
+
+    def judge(result: Result) -> str:
+        held = _listening(result)
+        if held is None:
+            return f"ss could not say: {result.tail()}"
+        return "" if port in held else f"nothing listens on {port}"
+
+    return probe(f"port {port} open", Command(("ss", "-Hltn"), n.plan.timeouts.command), judge)
+
+
+def _listening(result: Result) -> set[int] | None:
+    """The listening ports in what ``ss -Hltn`` prints; None where it failed."""
+    if not result.ok:
+        return None
+    words = [line.split() for line in result.out.splitlines()]
+    ends = [w[3].rsplit(":", 1)[-1] for w in words if len(w) > 3]
+    return {int(end) for end in ends if end.isdigit()}
 
 
 # Kubernetes.
