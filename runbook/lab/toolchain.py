@@ -23,7 +23,7 @@ from pathlib import Path
 ETCD = ("etcd", "etcdctl", "etcdutl")
 ETCD_PACKAGES = ("etcd-server", "etcd-client")
 ETCD_SUITE = "trixie"  # Debian 13: the first with etcdutl and --bump-revision (3.5.16); its binaries are static
-KUBECTL_PACKAGES = ("kubernetes-client",)
+KUBECTL_PACKAGES = ("kubectl",)
 # program → the Debian package it is in; these are wanted on the hosts, or by the lab itself
 HOST_PROGRAMS = {
     "sshd": "openssh-server",
@@ -247,7 +247,10 @@ class Apt:
         if suite is not None:
             sources = [self._source_of_suite(sources, suite)]
         (work / "sources.list").write_text("\n".join(sources) + "\n")
-        (work / "apt.conf").write_text(self._configuration())
+        # What the machine already has need not be downloaded; but a package of another suite comes whatever it has.
+        (work / "empty-status").touch()
+        status = work / "empty-status" if suite else Path("/var/lib/dpkg/status")
+        (work / "apt.conf").write_text(self._configuration(status))
         self.env = dict(os.environ, APT_CONFIG=str(work / "apt.conf"), LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
 
     def download(self, packages: list[str], *, alone: bool) -> list[Path]:
@@ -289,14 +292,14 @@ class Apt:
             f"put {self.purpose.rstrip(',')} on PATH."
         )
 
-    def _configuration(self) -> str:
+    def _configuration(self, status: Path) -> str:
         """The machine's way to the network (proxies, date checks), and nothing else of its configuration."""
         dump = _run(["apt-config", "dump"], self.purpose).splitlines()
         network = ("Acquire::http::", "Acquire::https::", "Acquire::ftp::", "Acquire::Check-", "Acquire::Retries")
         kept = [line for line in dump if line.startswith(network)]
         own = {
             "Dir::State": self.work / "state",
-            "Dir::State::status": "/var/lib/dpkg/status",  # what the machine already has need not be downloaded
+            "Dir::State::status": status,
             "Dir::Cache": self.work / "cache",
             "Dir::Etc::SourceList": self.work / "sources.list",
             "Dir::Etc::SourceParts": self.work / "empty",

@@ -56,15 +56,16 @@ def traces(name: str) -> dict[str, object]:
     return {"mounts": mounts, "processes": processes, "links": names, "directory": (ROOT / name).exists()}
 
 
-def network_namespaces() -> int:
-    found = set()
+def in_use(namespace: str) -> bool:
+    """Whether any process is in this network namespace."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                found.add(os.readlink(entry / "ns/net"))
+                if os.readlink(entry / "ns/net") == namespace:
+                    return True
             except OSError:
                 continue
-    return len(found)
+    return False
 
 
 def test_up_makes_a_healthy_tls_cluster(lab: Lab) -> None:
@@ -149,9 +150,16 @@ def test_down_leaves_nothing_also_after_a_crashed_host(fresh_lab: Callable[..., 
     lab = fresh_lab(nodes=3)
     before = {**traces(lab.name), "mounts": [], "processes": [], "directory": False}
     assert traces(lab.name)["processes"], "the search for traces finds nothing even of a lab that is up"
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    pids = [lab.holder(), *(pid for h in lab.hosts if (pid := lab.host_pid(h.name)))]
+    networks = [os.readlink(f"/proc/{pid}/ns/net") for pid in pids]
+    assert len(set(networks)) == 4
+    assert all(in_use(n) for n in networks)
     lab.crash("m1")
     assert lab.down() is True
     assert traces(lab.name) == before
+    assert not any(in_use(n) for n in networks)
+    assert subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout == listed
     assert lab.down() is False
     assert not lab.is_up
     assert not lab.layout.lock.exists()

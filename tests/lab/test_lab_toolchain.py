@@ -1,0 +1,55 @@
+"""The bootstrap: idempotent, and plain where it cannot go on. (What it downloads is proven by every other lab test.)"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from runbook.lab import toolchain
+
+pytestmark = pytest.mark.lab
+
+
+def test_it_finds_everything_and_the_second_time_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert toolchain.main() == 0
+    first = capsys.readouterr().out
+    began = time.monotonic()
+    assert toolchain.main() == 0
+    assert time.monotonic() - began < 5
+    assert capsys.readouterr().out == first
+    for line in first.splitlines():
+        assert Path(line.partition(": ")[2]).exists(), line
+
+
+def test_without_apt_it_says_in_one_sentence_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(toolchain, "on_path", lambda _name: None)
+    assert toolchain.main() == 1
+    said = capsys.readouterr().err
+    assert "etcd 3.5.10 or newer" in said
+    assert "apt-get" in said
+    assert said.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock"], "something half-done was left"
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(toolchain.Missing, match="RUNBOOK_CACHE_DIR"):
+        toolchain.ensure()
+
+
+def test_an_etcd_without_the_bump_is_not_good_enough(tmp_path: Path) -> None:
+    programs = {}
+    for name in toolchain.ETCD:
+        programs[name] = tmp_path / name
+        programs[name].write_text(f"#!/bin/sh\necho '{name} version: 3.5.1'; echo 'etcd Version: 3.5.1'\n")
+        programs[name].chmod(0o755)
+    assert not toolchain.is_good_etcd(programs)
+    with programs["etcdutl"].open("a") as file:
+        file.write("echo --bump-revision\n")
+    assert toolchain.is_good_etcd(programs)
