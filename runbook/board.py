@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from runbook.plan import Plan
-from runbook.replay import STOPS_FIRST, Replay, at, replay
+from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
 from runbook.step import Binding, Scope, Step, Target
 from runbook.tables import duration, printable
 
@@ -85,7 +85,8 @@ class Board:
         """One line; what is worth saying about it, in sentences without control characters."""
         self.lines.append(line)
         before = self.past
-        if line["event"] in ("step", "state") or (line["event"] == "begin" and line.get("step") == STOPS_FIRST):
+        stops = line["event"] == "begin" and line.get("step") in (STOPS_FIRST, SERVES_AGAIN) and not before.in_outage
+        if stops or line["event"] in ("run", "step", "state", "closed", "accepted"):
             self.past = replay(self.lines)
         words = getattr(self, f"_{line['event']}", self._other)(line)
         return [_indented(w) for w in [*words, *self._outage(before)]]
@@ -204,12 +205,13 @@ class Board:
         return [f"{line['event']}: {said}"]
 
     def _outage(self, before: Replay) -> list[str]:
-        if before.outage_from is None and self.past.outage_from is not None:
-            return ["▼▼▼ OUTAGE BEGINS: from here on the Kubernetes API goes down"]
-        if before.outage_to is None and self.past.outage_to is not None:
-            return [f"▲▲▲ OUTAGE ENDS after {duration(self.past.outage_seconds())}: every API server is ready"]
-        if before.outage_to is not None and self.past.outage_to is None:
-            return ["▼▼▼ OUTAGE AGAIN: the API servers are being stopped"]
+        past = self.past
+        if len(past.outages) > len(before.outages) and past.in_outage:
+            again = " AGAIN" if before.outages else ""
+            return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the Kubernetes API goes down"]
+        if before.in_outage and past.outage_from and past.outage_to:
+            took = (past.outage_to - past.outage_from).total_seconds()
+            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: every API server is ready"]
         return []
 
 

@@ -124,9 +124,8 @@ class Live:
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{past.state}  ", style="bold")
         text.append(f"elapsed {duration((datetime.now(UTC) - self.began).total_seconds())}  ")
-        if past.outage_from:
-            down = past.outage_to is None
-            text.append(f"outage {duration(past.outage_seconds())}  ", style="bold red" if down else "green")
+        if past.outages:
+            text.append(f"outage {duration(past.outage_seconds())}  ", style="bold red" if past.in_outage else "green")
         waiting = printable(board.waiting_for())
         if self.end:
             text = Text(f"ended: {self.end}", style="bold")

@@ -56,9 +56,8 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def ending(error: RunbookError | None, past: Replay, seconds: float) -> str:
     """How it ended, in one line."""
-    down = f"; the API was down for {duration(past.outage_seconds())}" if past.outage_from else ""
-    if past.outage_from and past.outage_to is None:
-        down = f"; the API is down, so far for {duration(past.outage_seconds())}"
+    was = "is down, so far" if past.in_outage else "was down"
+    down = f"; the API {was} for {duration(past.outage_seconds())}" if past.outages else ""
     failed = f" with exit code {error.code}" if error else ""
     return f"{past.state}{', closed' if past.closed else ''}{failed} after {duration(seconds)}{down}"
 
@@ -112,7 +111,7 @@ class Plain:
         now = datetime.now(UTC)
         past = self.board.past if self.board else Replay()
         down = ""
-        if past.outage_from and past.outage_to is None:
+        if past.in_outage and past.outage_from:
             down = f" [API down {_clock((now - past.outage_from).total_seconds())}]"
         self.spoke = now
         with contextlib.suppress(OSError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from runbook import status
@@ -72,11 +72,15 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
         },
         "began": lines[0]["at"] if lines else "",
         "ended": lines[-1]["at"] if lines else "",
-        "outage": {
-            "from": past.outage_from.isoformat() if past.outage_from else None,
-            "to": past.outage_to.isoformat() if past.outage_to else None,
-            "seconds": past.outage_seconds(),
-        },
+        "outage_seconds": past.outage_seconds(),
+        "outages": [
+            {
+                "from": start.isoformat(),
+                "to": end.isoformat() if end else None,
+                "seconds": round(((end or datetime.now(UTC)) - start).total_seconds(), 3),
+            }
+            for start, end in past.outages
+        ],
         "engines": engines(lines),
         "steps": [_plain(a) for a in attempts(lines)],
         "hosts": _hosts(lines, past),

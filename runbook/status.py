@@ -48,7 +48,7 @@ def document(lines: Sequence[Line], past: Replay, hosts: Mapping[str, str] | Non
         "step_state": past.steps.get(past.current, ""),
         "steps": dict(past.steps),
         "outage_seconds": past.outage_seconds(),
-        "outage_running": past.outage_from is not None and past.outage_to is None,
+        "outage_running": past.in_outage,
         "hosts": dict(hosts) if hosts is not None else told_by(lines, past),
         "absent": absent,
         "means": situation.meaning(past),
