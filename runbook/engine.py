@@ -249,7 +249,14 @@ class Engine:
             return
         settled = self._settle(todo)
         views = ask_once(self.hosts, {name: step.done(targets[name]) for name in settled})
-        self._carry_out(step, {name: todo[name] for name, v in views.items() if v.verdict is Verdict.NO}, "do")
+        turns = {name: todo[name] for name, v in views.items() if v.verdict is Verdict.NO}
+        if not any(step.turn(targets[name]).questions for name in turns):
+            self._carry_out(step, turns, "do")
+            return
+        for name, actions in turns.items():
+            result = self._carry_out(step, {name: actions}, "do")[name]
+            if result.ok and name != list(turns)[-1]:
+                ask_until(self.hosts, {name: step.turn(targets[name])}, self.clock)
 
     def undo(self, step: Step) -> None:
         """Settle first; then undo on every host."""

@@ -231,6 +231,13 @@ class Step(ABC):
         """May it start on this host?"""
         return NOTHING
 
+    def turn(self, n: Target) -> Probe:
+        """What is waited for, for its time at most, before the next host acts; NOTHING: all act at once.
+
+        For pace only: whether it was seen decides nothing.
+        """
+        return NOTHING
+
     @abstractmethod
     def do(self, n: Target) -> Sequence[Action]:
         """What to carry out, in order; safe to repeat from any half-done state."""

@@ -16,6 +16,7 @@ from runbook.procedures.proof import bump_enough, same_data_everywhere
 from runbook.procedures.words import (
     API_PORT,
     ETCD_PORTS,
+    METRICS_PORT,
     STATIC_PODS,
     absent,
     api_ready,
@@ -46,6 +47,7 @@ from runbook.procedures.words import (
     save,
     script,
     secrets_readable,
+    stop_etcd,
     swap_words,
     unlock,
     unlocked,
@@ -272,7 +274,7 @@ class StopEtcd(Step):
         noted = script(
             scripts.ETCD_ANSWERED, in_run(n, "etcd-answered"), *ask, timeout=n.plan.timeouts.command, optional=True
         )
-        return [noted, park(n, "etcd.yaml"), gone(n, "etcd")]
+        return [noted, *stop_etcd(n)]
 
     def done(self, n: Target) -> Probe:
         return (parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)).within(10)
@@ -291,22 +293,25 @@ class SwapData(Step):
     """Swap the data on every host: the old aside, the restored in its place, by renames, then a sync.
 
     One script with three states that it recognises: old in place, between, new in place. The old data stays beside,
-    complete, until `finish`. Undone, what was in place is renamed to `discarded`, never removed.
+    complete, until `finish`. Undone, what was in place is renamed to `discarded`, never removed. Whoever put etcd's
+    manifest back in the meantime, by hand or by a tool: it is parked again first, for data never moves under etcd.
     """
 
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)
+        return parked(n, "etcd.yaml", "kube-apiserver.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [script(scripts.SWAP, *swap_words(n), timeout=n.plan.timeouts.command)]
+        swap = script(scripts.SWAP, *swap_words(n), timeout=n.plan.timeouts.command)
+        return [park(n, "etcd.yaml"), gone(n, "etcd"), swap]
 
     def done(self, n: Target) -> Probe:
         return look("the restored data is in place", scripts.SWAPPED, *swap_words(n), timeout=n.plan.timeouts.command)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [script(scripts.SWAP_BACK, *swap_words(n), timeout=n.plan.timeouts.command)]
+        swap_back = script(scripts.SWAP_BACK, *swap_words(n), timeout=n.plan.timeouts.command)
+        return [park(n, "etcd.yaml"), gone(n, "etcd"), swap_back]
 
     def undone(self, n: Target) -> Probe:
         says = "the old data is in place"
@@ -314,7 +319,11 @@ class SwapData(Step):
 
 
 class StartEtcd(Step):
-    """Start etcd on every host, until all members prove that they hold the same, restored data."""
+    """Start etcd on every host, until all members prove that they hold the same, restored data.
+
+    One shortly after the other: kubeadm's etcd compares its data with its peers' before it serves, and members that
+    start in the same moment wait seven seconds for each other's answer.
+    """
 
     phase = Phase.OUTAGE
 
@@ -324,12 +333,15 @@ class StartEtcd(Step):
     def do(self, n: Target) -> Sequence[Action]:
         return [unpark(n, "etcd.yaml")]
 
+    def turn(self, n: Target) -> Probe:
+        return listens(n, METRICS_PORT).within(5)
+
     def done(self, n: Target) -> Probe:
         up = in_place(n, "etcd.yaml") & runs(n, "etcd") & listens(n, ETCD_PORTS[0])
         return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [park(n, "etcd.yaml"), gone(n, "etcd")]
+        return stop_etcd(n)
 
     def undone(self, n: Target) -> Probe:
         return (parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)).within(10)
@@ -344,7 +356,7 @@ class StartApiServers(Step):
     phase, consent = Phase.OUTAGE, True
 
     def ready(self, n: Target) -> Probe:
-        return same_data_everywhere(n).within(n.plan.timeouts.quorum)
+        return same_data_everywhere(n, brief=True).within(n.plan.timeouts.quorum)
 
     def do(self, n: Target) -> Sequence[Action]:
         return [unpark(n, "kube-apiserver.yaml")]

@@ -113,30 +113,22 @@ def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
     return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=ANSWER + 2, changes=False)
 
 
-def same_data_everywhere(n: Target) -> Probe:
-    """The cross-member proof, as this host sees the cluster."""
+def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
+    """The cross-member proof, as this host sees the cluster; ``brief``: what may have changed since it was whole."""
     ask = partial(etcdctl, n, timeout=ANSWER)
-    parts = [
-        probe(
-            "the members are the planned ones, in the restored cluster",
-            ask("member", "list", "-w", "json"),
-            _judged(_members, n),
-        ),
-        probe("every member answers", ask("endpoint", "status", "--cluster", "-w", "json"), _judged(_endpoints, n)),
-        probe(
-            "equal hashes at the restored revision",
-            _at_restored_revision(n, scripts.SNAPSHOT_REVISION, "endpoint", "hashkv", "--cluster", "-w", "json"),
-            _judged(_hashes, n),
-        ),
-        probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n)),
-    ]
+    hashes = _at_restored_revision(n, scripts.SNAPSHOT_REVISION, "endpoint", "hashkv", "--cluster", "-w", "json")
+    members = ask("member", "list", "-w", "json")
+    proof = probe("the planned members, in the restored cluster", members, _judged(_members, n))
+    proof &= probe("equal hashes at the restored revision", hashes, _judged(_hashes, n))
+    if brief:
+        return proof
+    status = ask("endpoint", "status", "--cluster", "-w", "json")
+    proof &= probe("every member answers", status, _judged(_endpoints, n))
+    proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n))
     if n.plan.cluster.mark_compacted:
         old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
-        parts.append(probe("older revisions are compacted", old, _judged(_compacted, n)))
-    whole = Probe()
-    for part in parts:
-        whole &= part
-    return whole
+        proof &= probe("older revisions are compacted", old, _judged(_compacted, n))
+    return proof
 
 
 def bump_enough(n: Target) -> Probe:

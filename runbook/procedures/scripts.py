@@ -98,6 +98,21 @@ fi
 """
 """mark, then the etcdctl words that ask this host's own member."""
 
+LEADER_LAST = r"""
+set -u
+end=$(( $(date +%s) + $1 ))
+shift
+status=$("$@" 2>/dev/null | tr ',{}' '\n\n\n') || exit 0
+leader=$(echo "$status" | sed -n 's/^ *"leader": *\([0-9][0-9]*\) *$/\1/p')
+member=$(echo "$status" | sed -n 's/^ *"member_id": *\([0-9][0-9]*\) *$/\1/p')
+[ -n "$leader" ] && [ "$leader" = "$member" ] || exit 0
+while [ -n "$(ss -Htn state established '( sport = :2380 )')" ]; do
+  if [ "$(date +%s)" -ge "$end" ]; then exit 0; fi
+  sleep 0.1
+done
+"""
+"""seconds, etcdctl words. A leader that stops with its followers waits seven seconds for one of them to take over."""
+
 AWAIT_ETCD = r"""
 set -u
 mark=$1

@@ -12,6 +12,8 @@ from runbook.transport import LOCK
 
 ETCD_PORTS = (2379, 2380)
 API_PORT = 6443
+METRICS_PORT = 2381
+"""Where kubeadm's etcd serves its metrics: opened last, so it tells that the member serves its peers."""
 STATIC_PODS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
 
 
@@ -144,6 +146,13 @@ def _manifests_are(n: Target, says: str, text: str, *names: str) -> Probe:
 
 
 # Containers and ports.
+
+
+def stop_etcd(n: Target) -> Sequence[Command]:
+    """Park etcd's manifest, the leader's last, and wait until the container is gone."""
+    status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5).words()
+    last = script(scripts.LEADER_LAST, "5", *status, timeout=20, optional=True)
+    return [last, park(n, "etcd.yaml"), gone(n, "etcd")]
 
 
 def gone(n: Target, container: str) -> Command:
