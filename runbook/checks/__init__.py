@@ -90,6 +90,7 @@ class Check(ABC):
         """Facts of the responder's machine that no command gives; they stand behind those of ``local``.
 
         The one method that may do I/O, read-only, just before the hosts are asked. Raising is a finding that blocks.
+        When the results are judged, their ``seconds`` say how long all the hosts' answers then took.
         """
         return ()
 

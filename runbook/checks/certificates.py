@@ -26,7 +26,8 @@ echo "now $(date +%s)"
 for f in "$@"; do
   echo "== $f"
   if [ ! -r "$f" ]; then echo missing; continue; fi
-  echo "sum=$(sha256sum < "$f" | cut -c 1-64)"
+  sum=$(sed -n '/-----BEGIN/,/-----END/p' "$f" | tr -d '\r' | sha256sum)
+  echo "sum=${{sum%% *}}"
   case $f in
   *.pub) ;;
   *.conf)
@@ -37,7 +38,10 @@ for f in "$@"; do
 done
 :
 """
-"""The public facts of each certificate file; of a kubeconfig, of the certificate in it."""
+"""The public facts of each certificate file; of a kubeconfig, of the certificate in it.
+
+The sum is that of the PEM blocks alone: comments and line ends make no difference between hosts, a second CA does.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class _Seen:
     texts: dict[str, str | None]
 
     def sum(self, path: str) -> str:
-        """The file's SHA-256, "" where it is missing."""
+        """The SHA-256 of what the file holds, "" where it is missing."""
         lines = (self.texts.get(path) or "").splitlines()
         return next((line.removeprefix("sum=") for line in lines if line.startswith("sum=")), "")
 

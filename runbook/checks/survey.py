@@ -7,8 +7,9 @@ check that failed itself, both block.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runbook.asking import Clock
 from runbook.checks import Check, Finding, Severity, all_checks
@@ -52,6 +53,18 @@ def _blocked(findings: Sequence[Finding]) -> bool:
     return any(f.severity in (Severity.BLOCKS, Severity.HELD) for f in findings)
 
 
+@dataclass(frozen=True)
+class _Here:
+    """What the responder's machine said to one check: to commands, and by looking."""
+
+    commands: tuple[Result, ...]
+    looks: tuple[Result, ...]
+
+    def after(self, took: float) -> tuple[Result, ...]:
+        """All of it, once the hosts have answered too: looks bear the seconds that they needed for it."""
+        return (*self.commands, *(replace(r, seconds=took) for r in self.looks))
+
+
 @dataclass
 class _Pass:
     """One pass over some checks."""
@@ -61,7 +74,7 @@ class _Pass:
     bound: Binding
     targets: Sequence[Target]
     silent: dict[str, Result] = field(default_factory=dict)
-    """Hosts that did not answer when the connections were opened: they are not asked again in this pass."""
+    """Hosts that did not answer, or not as root, when the connections were opened: they are not asked again."""
     reported: set[str] = field(default_factory=set)
     """Hosts of whose silence a finding tells already."""
 
@@ -76,24 +89,28 @@ class _Pass:
         asks = {c.id(): {t.name: tuple(c.asks(t)) for t in self.targets} for c in checks}
         broken: dict[str, list[Finding]] = {}
         here = {c.id(): self._here(c, broken) for c in checks}
+        began = time.monotonic()
         answers = self._ask(asks)
+        took = time.monotonic() - began
         found = {}
         for c in checks:
             mine = {host: results for host, results in answers[c.id()].items() if results}
-            found[c.id()] = broken.get(c.id()) or self._judge(c, {**mine, LOCAL: here[c.id()]})
-            found[c.id()] += self._silence(c, mine)
+            found[c.id()] = broken.get(c.id()) or self._judge(c, {**mine, LOCAL: here[c.id()].after(took)})
+            found[c.id()] += self._silence(c, mine, found[c.id()])
             if c.round == 0:
-                self.silent |= {h: r for h, results in mine.items() for r in results if r.unknown}
+                refused = {f.host: f.saw for f in found[c.id()] if f.host and f.severity is Severity.BLOCKS}
+                self.silent |= {host: Result(None, err=saw) for host, saw in refused.items()}
+                self.reported |= set(refused)
         return found
 
-    def _here(self, check: Check, broken: dict[str, list[Finding]]) -> tuple[Result, ...]:
+    def _here(self, check: Check, broken: dict[str, list[Finding]]) -> _Here:
         """What the responder's machine says."""
         try:
             commands = tuple(run_here(c) for c in check.local(self.plan, self.bound))
-            return (*commands, *check.look(self.plan, self.bound))
+            return _Here(commands, tuple(check.look(self.plan, self.bound)))
         except Exception as error:  # a check that cannot look must not pass
             broken[check.id()] = [_failed(check, error)]
-            return ()
+            return _Here((), ())
 
     def _ask(self, asks: dict[str, dict[str, tuple[Command, ...]]]) -> dict[str, dict[str, tuple[Result, ...]]]:
         """One round trip a host; a command that several checks ask is run once, and all get its answer."""
@@ -118,14 +135,14 @@ class _Pass:
         except Exception as error:  # a check that cannot judge must not pass
             return [_failed(check, error)]
 
-    def _silence(self, check: Check, answers: dict[str, tuple[Result, ...]]) -> list[Finding]:
+    def _silence(self, check: Check, answers: dict[str, tuple[Result, ...]], told: Sequence[Finding]) -> list[Finding]:
         """One finding for each host that left this check without an answer, unless one tells of that host already."""
         found = []
         for host, results in answers.items():
             lost = next((r for r in results if r.unknown), None)
             if lost is None:
                 continue
-            if check.round and host not in self.reported:
+            if host not in self.reported and not any(f.host == host for f in told):
                 saw = f"the host stopped answering: {lost.tail(1) or 'the connection was lost'}"
                 found.append(check.blocks(host, saw, "look at the network and at the host, then try again"))
             self.reported.add(host)

@@ -51,13 +51,16 @@ NODES = (
 )
 
 MISSING = r"""
+set -f
+IFS='|'
 for tool in "$@"; do
   found=
-  for name in $(printf '%s' "$tool" | tr '|' ' '); do
+  for name in $tool; do
     if command -v "$name" > /dev/null 2>&1; then found=1; fi
   done
   [ -n "$found" ] || printf '%s\n' "$tool"
 done
+:
 """
 """Names the tools that are not there; ``a|b`` is there when either is."""
 

@@ -14,8 +14,8 @@ from runbook.checks import Severity, all_checks, disk
 from runbook.checks.bump import enough
 from runbook.plan import Plan, Snapshot, Tools
 from runbook.step import Result, Target
+from tests.unit.checks_faults import lock, look, no_etcd, room
 from tests.unit.checks_world import BOUND, DB, NODES, PLAN, RUN, SSH, FakeHosts, bad, findings, says, where
-from tests.unit.test_checks import lock, look, no_etcd, room
 
 BLOCKS, WARNS = Severity.BLOCKS, Severity.WARNS
 GIB = 1 << 30
@@ -81,6 +81,19 @@ def test_an_unknown_host_key_is_told_with_what_to_type() -> None:
     hosts = FakeHosts(plan, [where("id", lambda _n, _r: Result(None, err="the host key is not known"), on="m1")])
     (told,) = [f for f in bad(findings(plan=plan, hosts=hosts)) if f.host == "m1"]
     assert "ssh-keyscan -p 2222 cp1.internal" in told.do
+
+
+def test_a_slow_round_trip_is_no_wrong_clock() -> None:
+    """A host that is asked late tells a late time: only what the waiting cannot explain is told."""
+    (check,) = [c for c in all_checks("preflight") if c.id() == "Clocks"]
+
+    def off(seconds: float, took: float) -> list[str]:
+        answers = {"": (Result(0, "1000.0", seconds=took),), "m1": (Result(0, str(1000 + seconds)),)}
+        return [f.severity.value for f in check.judge(PLAN, BOUND, answers)]
+
+    assert off(3, 3.5) == ["ok"]
+    assert off(5, 3.5) == ["warns"]
+    assert off(-1.5, 3.5) == ["warns"]
 
 
 def test_a_dead_cluster_has_nothing_to_compare_with() -> None:

@@ -126,6 +126,9 @@ def test_room_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
     assert int(lines[0].split()[4]) == stats.f_files
 
 
+PUB = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+
+
 @pytest.fixture
 def pki(tmp_path: Path) -> Path:
     """A CA, a public key, and a kubeconfig with a certificate in it."""
@@ -134,7 +137,7 @@ def pki(tmp_path: Path) -> Path:
     names = ["-subj", "/CN=m1", "-addext", "subjectAltName=DNS:m1,IP:10.0.1.10,IP:fd00::1"]
     files = ["-keyout", str(tmp_path / "k.key"), "-out", str(tmp_path / "etcd/ca.crt")]
     subprocess.run([*new, *names, *files], check=True, capture_output=True)
-    (tmp_path / "sa.pub").write_text("-----BEGIN PUBLIC KEY-----\n")
+    (tmp_path / "sa.pub").write_text("# a comment\r\n" + PUB.replace("\n", "\r\n"))
     pem = (tmp_path / "etcd/ca.crt").read_bytes()
     secret = base64.b64encode(b"PRIVATE").decode()
     (tmp_path / "admin.conf").write_text(
@@ -158,7 +161,7 @@ def test_certificates_are_read_and_keys_are_not(pki: Path) -> None:
         certificates._address("fd00::1"),
     ]
     assert 8 <= (cert.not_after - seen.now).days <= 9
-    assert seen.sum(str(pki / "sa.pub")) == hashlib.sha256((pki / "sa.pub").read_bytes()).hexdigest()
+    assert seen.sum(str(pki / "sa.pub")) == hashlib.sha256(PUB.encode()).hexdigest()
     assert x509.certificate(seen.texts[str(pki / "admin.conf")] or "").fingerprint == cert.fingerprint
     assert seen.texts[str(pki / "none.crt")] is None
     with pytest.raises(ParseError):
