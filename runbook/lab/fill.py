@@ -72,7 +72,7 @@ def sample_objects(count: int, hosts: list[str]) -> Iterator[tuple[bytes, bytes]
         if kind == 0:
             spec = {
                 "nodeName": hosts[i % len(hosts)],
-                "containers": [{"name": "app", "image": "registry.invalid/app:1"}],
+                "containers": [{"name": "app", "image": "images.lab.invalid/app:1"}],
             }
             status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
             yield _entry("v1", "Pod", "pods", namespace, f"app-{i:05d}", {"spec": spec, "status": status})

@@ -149,7 +149,8 @@ class Kubelet:
             return
         for container in pod["spec"]["containers"]:
             mine = [c for c in containers if c["metadata"]["name"] == container["name"]]  # newest first
-            for old in mine[1:]:
+            # One dead container is kept for its log (MaxPerPodContainer), beside the one that runs.
+            for old in mine[2 if mine and mine[0]["state"] == RUNNING else 1 :]:
                 if old["state"] != RUNNING:
                     ask({"op": "remove", "id": old["id"]})
             if mine and (mine[0]["state"] == RUNNING or not self.may_restart(uid, pod, mine[0])):

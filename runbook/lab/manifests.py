@@ -11,7 +11,8 @@ import yaml
 from runbook.lab.layout import Host
 
 KUBERNETES = "v1.30.14"
-ETCD_IMAGE = "registry.k8s.io/etcd:3.5.15-0"
+IMAGES = "images.lab.invalid"  # kubeadm's imageRepository; nothing is ever pulled
+ETCD_IMAGE = f"{IMAGES}/etcd:3.5.15-0"
 PKI = "/etc/kubernetes/pki"
 Json = dict[str, Any]
 
@@ -107,7 +108,7 @@ def _api_server(host: Host) -> Json:
     pod = _pod(
         "kube-apiserver",
         ["kube-apiserver", *(f"--{k}={v}" for k, v in flags.items())],
-        image=f"registry.k8s.io/kube-apiserver:{KUBERNETES}",
+        image=f"{IMAGES}/kube-apiserver:{KUBERNETES}",
         cpu="250m",
         memory="",
         volumes={"ca-certs": ("/etc/ssl/certs", "DirectoryOrCreate"), "k8s-certs": (PKI, "DirectoryOrCreate")},
@@ -142,7 +143,7 @@ def _controller_manager() -> Json:
     return _pod(
         "kube-controller-manager",
         ["kube-controller-manager", *(f"--{k}={v}" for k, v in flags.items())],
-        image=f"registry.k8s.io/kube-controller-manager:{KUBERNETES}",
+        image=f"{IMAGES}/kube-controller-manager:{KUBERNETES}",
         cpu="200m",
         memory="",
         volumes={
@@ -167,7 +168,7 @@ def _scheduler() -> Json:
     return _pod(
         "kube-scheduler",
         ["kube-scheduler", *(f"--{k}={v}" for k, v in flags.items())],
-        image=f"registry.k8s.io/kube-scheduler:{KUBERNETES}",
+        image=f"{IMAGES}/kube-scheduler:{KUBERNETES}",
         cpu="100m",
         memory="",
         volumes={"kubeconfig": (conf, "FileOrCreate")},

@@ -1,4 +1,4 @@
-"""The bootstrap: idempotent, and plain where it cannot go on. (What it downloads is proven by every other lab test.)"""
+"""The bootstrap: idempotent, and plain where it cannot go on; what it downloads, every other lab test proves."""
 
 from __future__ import annotations
 
