@@ -221,7 +221,7 @@ class Lab:
     def operator_env(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """An environment (this process's by default) in which the lab is the chosen one, and its tools are on PATH."""
         found = dict(os.environ if env is None else env)
-        for name, value in self.spec["extra_env"].items():
+        for name, value in self.spec.get("extra_env", {}).items():
             found[name] = os.pathsep.join(part for part in (found.get(name, ""), value) if part)
         return {**found, "RUNBOOK_LAB": self.name}
 
