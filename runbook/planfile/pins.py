@@ -29,7 +29,7 @@ def pinned_differences(old: Plan, new: Plan) -> list[str]:
 def _common(found: list[str], nodes: int) -> list[str]:
     """Paths that differ on every host differ because ``spec.paths`` does."""
     below = [re.sub(r"^spec\.(nodes|workers)\[\d+\]\.paths\.", "spec.paths.", place) for place in found]
-    everywhere = {place for place in below if place not in found and below.count(place) >= nodes}
+    everywhere = {place for place in below if below.count(place) >= nodes}
     workers = re.compile(r"spec\.workers\[\d+\]\.paths\.")  # a worker has no paths of its own
     pairs = zip(below, found, strict=True)
     return [common if common in everywhere or workers.match(own) else own for common, own in pairs]

@@ -239,6 +239,10 @@ def test_snapshots_of_this_machine(source: str, path: str) -> None:
     assert plan(with_spec(snapshot={"from": source})).snapshot.path == Path(path)
 
 
+def test_a_digest_in_capitals_is_the_same_digest() -> None:
+    assert plan(with_spec(snapshot={"from": "x", "sha256": "AB" * 32})).snapshot.sha256 == "ab" * 32
+
+
 def test_a_copy_of_a_plan_is_read_as_the_original() -> None:
     assert plan(file="/runs/x/plan.yaml", base=Path("/plans")).snapshot.path == Path("/plans/etcd.db")
     assert plan(file="/runs/x/plan.yaml", base=Path("/plans")) == plan()

@@ -199,6 +199,50 @@ def test_a_circle_above_the_bucket_ends() -> None:
         last(writer.file(circle))
 
 
+def small(page: tuple[int, int, bytes]) -> Writer:
+    """Meta pages, freelist, the bucket's page 3 as given, and the root page."""
+    writer = Writer()
+    writer.add(*page)
+    root = writer.tree([(1, b"key", struct.pack("<QQ", 3, 0))], 3)
+    writer.file(root)
+    return writer
+
+
+DAMAGE: list[tuple[tuple[int, int, bytes], str]] = [  # what stands for the bucket's page, and what is said of it
+    ((0x10, 1, b""), "unknown kind 0x10"),
+    ((0x01, 0, b""), "empty branch page"),
+    (branch([(b"a", 999)]), "points to page 999 of 5"),
+    (branch([(b"a", 1)]), "points to page 1 of 5"),
+    ((0x02, 400, leaf([(0, revision(1), b"x")])[2]), "more elements at byte 12288"),
+    ((0x02, 1, struct.pack("<IIII", 0, 5000, 17, 0)), "key at byte 17304 that goes on past its page"),
+    ((0x02, 1, struct.pack("<IIII", 0, 16, 17, 4096) + revision(1)), "value at byte 12337 that goes on past its page"),
+    (leaf([(0, b"short", b"x")]), "no revision"),
+    (leaf([(0, revision(1).replace(b"_", b"-"), b"x")]), "no revision"),
+    (leaf([(0, b"\xff" + revision(1)[1:], b"x")]), "no revision"),
+    (leaf([(0, revision(1) + b"tt", b"x")]), "no revision"),
+]
+
+
+@pytest.mark.parametrize(("page", "says"), DAMAGE)
+def test_each_damage_is_named(page: tuple[int, int, bytes], says: str) -> None:
+    with pytest.raises(NotBolt, match=says):
+        last(b"".join(small(page).pages))
+
+
+def test_a_page_in_another_s_place() -> None:
+    writer = small(leaf([(0, revision(1), b"x")]))
+    writer.pages[3] = struct.pack("<Q", 4) + writer.pages[3][8:]
+    with pytest.raises(NotBolt, match="at page 3 what calls itself page 4"):
+        last(b"".join(writer.pages))
+
+
+def test_a_page_that_goes_on_past_the_end() -> None:
+    writer = small(leaf([(0, revision(1), b"x")]))
+    writer.pages[3] = writer.pages[3][:12] + struct.pack("<I", 2) + writer.pages[3][16:]
+    with pytest.raises(NotBolt, match="page 3 that goes on past the end"):
+        last(b"".join(writer.pages))
+
+
 @given(st.data())
 @settings(max_examples=400, deadline=None)
 def test_damage_is_a_clean_error_or_no_harm(data: st.DataObject) -> None:
