@@ -14,7 +14,7 @@ from runbook.checks import Severity, all_checks, disk
 from runbook.checks.bump import enough
 from runbook.plan import Plan, Snapshot, Tools
 from runbook.step import Result, Target
-from tests.unit.checks_faults import lock, look, no_etcd, room
+from tests.unit.checks_faults import files, lock, look, no_etcd, room
 from tests.unit.checks_world import BOUND, DB, NODES, PLAN, RUN, SSH, FakeHosts, bad, findings, says, where
 
 BLOCKS, WARNS = Severity.BLOCKS, Severity.WARNS
@@ -188,3 +188,23 @@ def test_no_plan_text_stands_in_a_shell_text() -> None:
                 words = command.words()
                 if words[:2] == ("sh", "-c"):
                     assert "touch" not in words[2]
+
+
+def test_a_wal_directory_of_its_own_that_plan_and_manifest_agree_on() -> None:
+    def edit(found: dict[str, str | None]) -> None:
+        text = found["etcd.yaml"] or ""
+        text = text.replace("--data-dir=/var/lib/etcd\n", "--data-dir=/var/lib/etcd\n    - --wal-dir=/wal/m\n")
+        text = text.replace("    volumeMounts:\n", "    volumeMounts:\n    - {mountPath: /wal, name: wal}\n")
+        found["etcd.yaml"] = text.replace(
+            "  volumes:\n", "  volumes:\n  - {name: wal, hostPath: {path: /var/lib/etcd-wal/}}\n"
+        )
+
+    paths = replace(NODES[0].paths, wal_dir="/var/lib/etcd-wal/m")
+    plan = replace(PLAN, nodes=tuple(replace(n, paths=paths) for n in NODES))
+    assert bad(findings(files(edit, on=""), plan=plan)) == []
+    inside = replace(
+        plan, nodes=tuple(replace(n, paths=replace(paths, wal_dir="/var/lib/etcd/member/w")) for n in NODES)
+    )
+    told = [f for f in bad(findings(files(edit, on=""), plan=inside)) if f.check == "DataDirectory"]
+    assert len(told) == 3
+    assert all("lies inside" in f.saw for f in told)
