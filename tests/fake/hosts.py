@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 
 from runbook.step import Action, Command, Result, Target, Upload
 from runbook.transport import LOCK, Witness
-from tests.fake.files import File
 from tests.fake.shell import Step
 from tests.fake.world import FakeHost, World
 
@@ -18,12 +18,18 @@ class EngineKilled(BaseException):
 class Fuse:
     """Counts the moments at which something may go wrong, and makes it go wrong at one of them.
 
-    ``kind``: ``engine`` kills the engine (its detached commands go on), ``power`` cuts the power of the host that is
-    about to act, ``silent`` makes that host unreachable (its command goes on).
+    ``kind``: ``engine`` kills the engine (its detached commands go on), ``silent`` makes the host that is about to act
+    or to answer unreachable (its command goes on). Three cut that host's power: ``power`` tears what was not synced,
+    ``blackout`` also takes back every change of names that was not made durable, ``brownout`` does so on some of its
+    file systems only. ``sleep`` lets ``meanwhile`` happen and the engine go on afterwards.
+    ``seed``: the hosts go on at uneven paces; without it, in step.
     """
 
-    def __init__(self, at: int = -1, kind: str = "engine") -> None:
-        self.at, self.kind, self.count = at, kind, 0
+    def __init__(
+        self, at: int = -1, kind: str = "engine", *, seed: int = -1, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        self.at, self.kind, self.count, self.meanwhile = at, kind, 0, meanwhile
+        self.chance = random.Random(seed) if seed >= 0 else None  # noqa: S311 - a schedule, nothing secret
 
     def burn(self, host: FakeHost | None = None) -> bool:
         """One moment; true where the host is lost now."""
@@ -32,7 +38,18 @@ class Fuse:
             return False
         if self.kind == "engine":
             raise EngineKilled
+        if self.kind == "sleep":
+            self.meanwhile()
+            return False
         return host is not None
+
+    def lags(self) -> bool:
+        """Whether a host does nothing in this turn."""
+        return self.chance is not None and self.chance.random() < 0.6
+
+    def forgets(self, mount: str) -> bool:
+        """Whether that file system loses, at a power cut, the changes of names that were not made durable."""
+        return self.kind == "blackout" or (self.kind == "brownout" and bool((self.at + len(mount)) % 2))
 
 
 class Job:
@@ -59,12 +76,14 @@ class Job:
         yield
         self.host.put(part, text, synced=True)
         yield
-        self.host.drop(upload.dest)
         self.host.rename(part, upload.dest)
+        self.host.sync(upload.dest)
         return 0
 
     def step(self) -> None:
         """One moment of its life."""
+        if self.over:
+            return
         try:
             next(self.steps)
         except StopIteration as end:
@@ -85,7 +104,7 @@ class FakeHosts:
     def __init__(self, world: World, targets: Sequence[Target], epoch: int, fuse: Fuse) -> None:
         self.world, self.epoch, self.fuse = world, epoch, fuse
         self.targets = {n.name: n for n in targets}
-        self.jobs: dict[str, Job] = world.__dict__.setdefault("jobs", {})
+        self.jobs: dict[str, Job] = world.jobs
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
         """Read-only: what is asked may change no file."""
@@ -93,15 +112,19 @@ class FakeHosts:
         for name, commands in asks.items():
             host = self.world.hosts[name]
             self._others_go_on(name)
+            if host.reachable and self.fuse.burn(host):
+                self._lose(host)
+                answers[name] = (LOST,) * len(commands)
+                continue
             answers[name] = tuple(self._ask(host, c) if host.reachable else LOST for c in commands)
         return answers
 
     def _ask(self, host: FakeHost, command: Command) -> Result:
-        before = dict(host.files)
+        before = host.version
         job = Job(host, command, "")
         while not job.over:
             job.step()
-        if before != host.files:
+        if before != host.version:
             self.world.violation(f"{host.name}: a question changed files: {command.argv}")
         return job.result()
 
@@ -118,6 +141,10 @@ class FakeHosts:
         results = {}
         for name in hosts:
             host = self.world.hosts[name]
+            if host.reachable and self.fuse.burn(host):
+                self._lose(host)
+                results[name] = LOST
+                continue
             if not host.reachable:
                 results[name] = LOST
                 continue
@@ -128,12 +155,14 @@ class FakeHosts:
 
     def _claim(self, host: FakeHost) -> bool:
         run_dir = self.targets[host.name].run_dir
-        if run_dir not in host.dirs:
+        if not host.is_dir(run_dir):
             return True
         newest = int(host.read(f"{run_dir}/epoch") or 0)
         if newest > self.epoch:
             return False
-        host.files[f"{run_dir}/epoch"] = File(str(self.epoch), synced=True)
+        if newest < self.epoch:
+            host.put(f"{run_dir}/epoch", str(self.epoch))
+            host.sync(f"{run_dir}/epoch")
         return True
 
     def act(self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness) -> dict[str, Result]:
@@ -143,6 +172,8 @@ class FakeHosts:
         current: dict[str, Job] = {}
         while todo or current:
             for name in list(actions):
+                if self.fuse.lags():
+                    continue
                 if name in current:
                     self._moment(name, current, todo, results, witness)
                 elif todo.get(name):
@@ -176,7 +207,7 @@ class FakeHosts:
             return None
         target = self.targets[host.name]
         lock = host.read(LOCK)
-        if target.run_dir not in host.dirs:
+        if not host.is_dir(target.run_dir):
             return Result(95, err="the run's directory is gone")
         if host.name in self.jobs:
             return Result(96, err="another command still runs")
@@ -199,24 +230,28 @@ class FakeHosts:
             del current[name]
             todo.pop(name, None)
             results[name] = LOST
-            if self.fuse.kind == "power":
-                self.jobs.pop(name, None)
-                job.host.reboot()
-                self.world.check(job.host)
-            else:
-                job.host.reachable = False
+            self._lose(job.host)
             return
         job.step()
         if not job.over:
             return
         del current[name]
-        self.jobs.pop(name, None)
+        if self.jobs.get(name) is job:
+            del self.jobs[name]
         result = job.result()
         witness.ended(name, job.key, job.action, result)
         optional = isinstance(job.action, Command) and job.action.optional
         if not result.ok and not optional:
             results[name] = result
             todo.pop(name, None)
+
+    def _lose(self, host: FakeHost) -> None:
+        if self.fuse.kind == "silent":
+            host.reachable = False
+            return
+        self.jobs.pop(host.name, None)
+        host.reboot(self.fuse.forgets)
+        self.world.check(host)
 
     def close(self) -> None:
         """Nothing to drop."""

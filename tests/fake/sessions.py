@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from tests.fake.hosts import EngineKilled, FakeHosts, Fuse
 from tests.fake.world import OWNER, World
 
 RUN = "fake-20260409t140000z-0001"
+SHA256 = hashlib.sha256(b"s").hexdigest()
+BOUND = Binding(RUN, SHA256, "nobody@nowhere")
 PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, kubeadm.sweep)
+STAMP = now()
 
 
 def plan(nodes: int = 3, *, wal: bool = False) -> Plan:
@@ -45,7 +48,7 @@ class MemoryJournal(Journal):
         self.epoch = max((int(line["epoch"]) for line in lines), default=0)
 
     def append(self, event: str, fields: Mapping[str, object] | None = None, *, step: str = "", host: str = "") -> Line:
-        line: dict[str, Any] = {"seq": len(self.lines) + 1, "at": now(), "epoch": self.epoch, "event": event}
+        line: dict[str, Any] = {"seq": len(self.lines) + 1, "at": STAMP, "epoch": self.epoch, "event": event}
         line |= {"step": step} if step else {}
         line |= {"host": host} if host else {}
         line |= {**(fields or {}), "prev": ZEROS}
@@ -59,45 +62,67 @@ class Life:
     """One run in one world, over the lives of its engines."""
 
     plan: Plan
-    world: World = field(init=False)
     lines: list[Line] = field(default_factory=list)
+    world: World = field(init=False)
+    error: RunbookError | None = None
     moments: int = 0
 
     def __post_init__(self) -> None:
         self.world = World(self.plan)
 
-    def session(self, what: str, fuse: Fuse | None = None) -> str:
-        """One engine: ``forward`` or ``backward``; how it ended: complete, rolled-back, killed, or the error's name."""
+    def session(self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = ()) -> str:
+        """One engine, as the commands start it: ``forward`` (run, resume), ``backward`` (rollback) or ``finish``.
+
+        ``silent`` hosts do not answer; all others do at first. Returns the run's state, ``killed``, or the error.
+        """
         fuse = fuse or Fuse()
-        bound = Binding(RUN, hashlib.sha256(b"s").hexdigest(), "nobody@nowhere")
-        targets = [Target(self.plan, bound, node) for node in self.plan.nodes]
         for host in self.world.hosts.values():
-            host.reachable = True
+            host.reachable = host.name not in silent
+        self.error = None
         try:
-            journal = MemoryJournal(fuse, self.lines)
-            journal.epoch += 1
-            journal.append("engine")
-            hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
-            engine = Engine(self.plan, bound, PROCEDURE, hosts, journal, self.world)
-            if what == "forward":
-                engine.forward()
-            else:
+            engine = self.engine(fuse)
+            if what == "finish":
+                self.world.finishing = True
+                engine.sweep()
+            elif what == "backward" or engine.run.state in ("rolling-back", "stuck"):
+                if engine.run.state not in ("rolling-back", "stuck"):
+                    engine.may_roll_back()
                 engine.backward("asked")
+            else:
+                engine.forward()
             return engine.run.state
         except EngineKilled:
             return "killed"
         except RunbookError as error:
+            self.error = error
             return f"{type(error).__name__}: {error.message}"
         finally:
             self.moments = fuse.count
+
+    def engine(self, fuse: Fuse | None = None) -> Engine:
+        """An engine of the next epoch."""
+        fuse = fuse or Fuse()
+        targets = [Target(self.plan, BOUND, node) for node in self.plan.nodes]
+        journal = MemoryJournal(fuse, self.lines)
+        journal.epoch += 1
+        journal.append("engine")
+        hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
+        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world)
 
     @property
     def state(self) -> str:
         """The run's state, as the journal has it."""
         return replay(self.lines).state
 
-    def faults(self, *, restored: bool) -> list[str]:
-        """What is not as it should be at the end."""
+    def tree(self) -> dict[str, dict[str, tuple[str | None, str]]]:
+        """All files and directories of all hosts."""
+        return {host.name: host.tree() for host in self.world.hosts.values()}
+
+    def faults(self, *, restored: bool, tidy: bool = True) -> list[str]:
+        """What is not as it should be at the end.
+
+        Not ``tidy``: a power cut may have brought back what the rollback had removed; then only ``finish`` is judged.
+        """
         found = list(self.world.violations)
         for host in self.world.hosts.values():
             host.stop_unwanted()
@@ -107,20 +132,32 @@ class Life:
                 found.append(f"{host.name} holds {host.lineage()}, not {want}")
             if host.containers != {name.removesuffix(".yaml") for name in STATIC_PODS}:
                 found.append(f"{host.name} runs {host.containers}")
-            if host.exists(LOCK):
+            if host.exists(LOCK) or (tidy and host.exists(f"{LOCK}.{RUN}")):
                 found.append(f"{host.name} is still locked")
-            found += [f"{host.name}: left {path}" for path in self._left(host.files, restored=restored)]
+            manifests = {p.rpartition("/")[2] for p in host.children(host.node.paths.manifests)}
+            if manifests != set(STATIC_PODS):
+                found.append(f"{host.name}: in the kubelet's directory are {sorted(manifests)}")
+            if tidy:
+                found += [f"{host.name}: left {path}" for path in self._left(host.nodes, restored=restored)]
             if restored:
                 old = host.read(f"{host.node.paths.data_dir}/.{RUN}.old/member/snap/db")
                 found += [] if old == f"old {host.name}" else [f"{host.name}: old data is {old}"]
+        return found + [v for v in self.world.violations if v not in found]
+
+    def after_finish(self) -> list[str]:
+        """What ``finish`` leaves, which must be nothing."""
+        ended = self.session("finish")
+        found = [] if ended in ("complete", "rolled-back") else [f"finish: {ended}"]
+        for host in self.world.hosts.values():
+            found += [f"{host.name}: finish left {path}" for path in host.nodes if f"{RUN}/" in path + "/"]
         return found
 
     @staticmethod
-    def _left(files: Mapping[str, Any], *, restored: bool) -> list[str]:
-        marks = [f".yaml.{RUN}", ".restoring", ".part"]
+    def _left(paths: Collection[str], *, restored: bool) -> list[str]:
+        marks = [".restoring", ".part"]
         if not restored:
-            marks += [f"{RUN}.restored", f"{RUN}.old", "snapshot.db", f"{RUN}/manifests"]
-        return [path for path in files if any(mark in path for mark in marks)]
+            marks += [f"{RUN}.restored", f"{RUN}.old", "snapshot.db", f"{RUN}/manifests/", f"{RUN}/old-aside"]
+        return [path for path in paths if any(mark in path for mark in marks)]
 
 
 __all__ = ["OWNER", "Life", "plan"]

@@ -1,14 +1,14 @@
-"""A small shell, enough for the texts in ``runbook/procedures/scripts.py``, that can be stopped between commands.
+"""A small shell, enough for the texts in ``runbook/procedures/scripts.py``, that can be stopped inside each command.
 
-``run`` is a generator: it yields before every simple command, so that its driver may crash the world there. What a
-command does is the business of ``Programs``. ``tests/unit/test_fake_shell.py`` compares it with a real ``sh``.
+A text is parsed once and run as generators: a program yields wherever a crash would leave another state behind. What a
+program does is the business of ``Programs``. ``tests/unit/test_fake_shell.py`` compares it with the real ``sh``.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,10 +18,12 @@ TOKEN = re.compile(
     r"""(?P<space>[ \t]+|\\\n)|(?P<newline>\n)|(?P<op>&&|\|\||;|2>&1|>&2)|(?P<redirect>2>|>)"""
     r"""|(?P<word>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^()]*\)|[^\s;&|<>"'])+)"""
 )
+PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[^"\']+', re.S)
+PARAMETER = re.compile(r"\\(?P<escaped>[\"\\$])|\$\((?P<sub>[^()]*)\)|\$(?P<name>\w+)|\$\{(?P<braced>[^}]*)\}", re.S)
 
 
 class Programs(Protocol):
-    """What runs a simple command: a generator too, so that long ones can be stopped inside."""
+    """What runs a simple command: a generator too, so that it can be stopped inside."""
 
     def program(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         """Run it; write to ``out`` and ``err``; return the exit code."""
@@ -29,18 +31,12 @@ class Programs(Protocol):
     def glob(self, pattern: str) -> list[str]:
         """The paths that match."""
 
-    def write(self, path: str, text: str) -> None:
-        """What a redirection writes."""
+    def write(self, path: str, text: str) -> Step:
+        """What a redirection writes; not 0 where it cannot."""
 
 
 class Unsupported(Exception):
     """The text uses shell that this interpreter does not know: extend it, or simplify the script."""
-
-
-@dataclass
-class _Env:
-    args: list[str]
-    names: dict[str, str] = field(default_factory=dict)
 
 
 class _Exit(Exception):
@@ -49,9 +45,17 @@ class _Exit(Exception):
         self.code = code
 
 
+class _Continue(Exception):
+    pass
+
+
+class _Unset(Exception):
+    pass
+
+
 @functools.cache
-def tokens(text: str) -> list[str]:
-    """Words, operators and newlines (as ``;``); not to be changed."""
+def tokens(text: str) -> tuple[str, ...]:
+    """Words, operators and newlines (as ``;``)."""
     found: list[str] = []
     at = 0
     while at < len(text):
@@ -63,211 +67,381 @@ def tokens(text: str) -> list[str]:
             found.append(";")
         elif not match["space"]:
             found.append(match[0])
+    return tuple(found)
+
+
+# Words.
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """``$name``, with what is cut off it (``%/*``, ``##*/``) or stands in for it (``:-``)."""
+
+    name: str
+    cut: str = ""
+    fallback: tuple[str | _Parameter | _Captured, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """``$(…)``."""
+
+    text: str
+
+
+_Part = str | _Parameter | _Captured
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    parts: tuple[_Part, ...]
+    globbing: bool = False
+    all: bool = False
+    constant: str | None = None
+
+
+def _parts(text: str) -> list[_Part]:
+    found: list[_Part] = []
+    at = 0
+    for match in PARAMETER.finditer(text):
+        if match.start() > at:
+            found.append(text[at : match.start()])
+        at = match.end()
+        if match["escaped"]:
+            found.append(match["escaped"])
+        elif match["sub"] is not None:
+            found.append(_Captured(match["sub"]))
+        elif match["name"]:
+            found.append(_Parameter(match["name"]))
+        else:
+            found.append(_braced(match["braced"]))
+    if at < len(text):
+        found.append(text[at:])
     return found
 
 
+def _braced(text: str) -> _Parameter:
+    name = re.match(r"\w+", text)
+    if not name:
+        raise Unsupported(text)
+    rest = text[name.end() :]
+    if rest.startswith(":-"):
+        return _Parameter(name[0], fallback=tuple(_parts(rest[2:])) or ("",))
+    if rest not in ("", "%/*", "##*/"):
+        raise Unsupported(text)
+    return _Parameter(name[0], cut=rest)
+
+
+@functools.cache
+def _word(raw: str) -> _Word:
+    if raw == '"$@"':
+        return _Word((), all=True)
+    parts: list[_Part] = []
+    globbing = False
+    for piece in PIECE.findall(raw):
+        if piece[0] == "'":
+            parts.append(piece[1:-1])
+        elif piece[0] == '"':
+            parts += _parts(piece[1:-1])
+        else:
+            globbing = globbing or "*" in re.sub(r"\$\{[^}]*\}|\$\([^()]*\)", "", piece)
+            parts += _parts(piece)
+    constant = "".join(p for p in parts if isinstance(p, str)) if all(isinstance(p, str) for p in parts) else None
+    return _Word(tuple(parts), globbing, constant=None if globbing else constant)
+
+
+# Commands. ``tested``: the exit code is being looked at, so ``set -e`` does not end the shell there.
+
+
+class _Node(Protocol):
+    def run(self, shell: Shell, tested: bool) -> Step: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Simple:
+    words: tuple[_Word, ...]
+    target: _Word | None = None
+    to_err: bool = False
+    quiet_err: bool = False
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        argv: list[str] = []
+        for word in self.words:
+            if word.constant is not None:
+                argv.append(word.constant)
+            else:
+                argv += shell.expand(word)
+        builtin = BUILTINS.get(argv[0])
+        if builtin:
+            return builtin(shell, argv)
+        out: list[str] = []
+        err: list[str] = []
+        target = shell.expand(self.target)[0] if self.target else ""
+        code = yield from shell.programs.program(argv, out, err)
+        if target and target != "/dev/null":
+            written = yield from shell.programs.write(target, "".join(out))
+            code = code or written
+        elif not target:
+            (shell.err if self.to_err else shell.out).extend(out)
+        if not self.quiet_err:
+            shell.err += err
+        if code and shell.strict and not tested:
+            raise _Exit(code)
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Assign:
+    name: str
+    word: _Word
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        yield from ()
+        shell.names[self.name] = "".join(shell.expand(self.word))
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    nodes: tuple[_Node, ...]
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        code = 0
+        for node in self.nodes:
+            code = yield from node.run(shell, tested)
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class _AndOr:
+    nodes: tuple[_Node, ...]
+    operators: tuple[str, ...]
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        code, last = 0, len(self.nodes) - 1
+        for index, node in enumerate(self.nodes):
+            if index and ((self.operators[index - 1] == "&&") != (code == 0)):
+                continue
+            code = yield from node.run(shell, tested or index < last)
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class _If:
+    condition: _Node
+    then: _Node
+    other: _Node | None
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        if (yield from self.condition.run(shell, True)) == 0:
+            return (yield from self.then.run(shell, tested))
+        if self.other:
+            return (yield from self.other.run(shell, tested))
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _For:
+    name: str
+    words: tuple[_Word, ...]
+    body: _Node
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        code = 0
+        for value in [v for word in self.words for v in shell.expand(word)]:
+            shell.names[self.name] = value
+            try:
+                code = yield from self.body.run(shell, tested)
+            except _Continue:
+                code = 0
+        return code
+
+
+class _Parser:
+    """Recursive descent; newlines and semicolons are the same."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens, self.at = tokens(text), 0
+
+    def block(self, *ends: str) -> _Node:
+        nodes: list[_Node] = []
+        while True:
+            while self._peek() == ";":
+                self.at += 1
+            if self._peek() in ends or not self._peek():
+                return nodes[0] if len(nodes) == 1 else _Block(tuple(nodes))
+            nodes.append(self._and_or())
+
+    def _peek(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def _take(self, *wanted: str) -> str:
+        token = self._peek()
+        if wanted and token not in wanted:
+            raise Unsupported(f"{token!r} where {' or '.join(wanted)} was expected")
+        self.at += 1
+        return token
+
+    def _and_or(self) -> _Node:
+        nodes, operators = [self._command()], []
+        while self._peek() in ("&&", "||"):
+            operators.append(self._take())
+            while self._peek() == ";":
+                self.at += 1
+            nodes.append(self._command())
+        return _AndOr(tuple(nodes), tuple(operators)) if operators else nodes[0]
+
+    def _command(self) -> _Node:
+        head = self._peek()
+        if head == "if":
+            return self._if()
+        if head == "for":
+            return self._for()
+        if head == "{":
+            self._take()
+            body = self.block("}")
+            self._take("}")
+            return body
+        return self._simple()
+
+    def _if(self) -> _Node:
+        self._take("if")
+        condition = self.block("then")
+        self._take("then")
+        then = self.block("else", "fi")
+        other = None
+        if self._take("else", "fi") == "else":
+            other = self.block("fi")
+            self._take("fi")
+        return _If(condition, then, other)
+
+    def _for(self) -> _Node:
+        self._take("for")
+        name = self._take()
+        self._take("in")
+        words = []
+        while self._peek() != ";":
+            words.append(_word(self._take()))
+        self._take(";")
+        self._take("do")
+        body = self.block("done")
+        self._take("done")
+        return _For(name, tuple(words), body)
+
+    def _simple(self) -> _Node:
+        words: list[str] = []
+        target, to_err, quiet_err = None, False, False
+        while self._peek() not in ("", ";", "&&", "||"):
+            token = self._take()
+            if token == ">":
+                target = _word(self._take())
+            elif token == "2>":
+                self._take("/dev/null")
+                quiet_err = True
+            elif token == "2>&1":
+                quiet_err = True
+            elif token == ">&2":
+                to_err = True
+            else:
+                words.append(token)
+        assigned = re.fullmatch(r"([A-Za-z_]\w*)=(.*)", words[0], re.S) if len(words) == 1 else None
+        if assigned:
+            return _Assign(assigned[1], _word(assigned[2]))
+        return _Simple(tuple(_word(w) for w in words), target, to_err, quiet_err)
+
+
+@functools.cache
+def parse(text: str) -> _Node:
+    """The text as a tree, made once."""
+    parser = _Parser(text)
+    tree = parser.block()
+    if parser.at != len(parser.tokens):
+        raise Unsupported(f"{parser.tokens[parser.at]!r} without its beginning")
+    return tree
+
+
+# Builtins.
+
+
+def _set(shell: Shell, argv: list[str]) -> int:
+    shell.strict, shell.careful = "e" in argv[1], "u" in argv[1]
+    return 0
+
+
+def _shift(shell: Shell, argv: list[str]) -> int:
+    del shell.args[: int(argv[1]) if len(argv) > 1 else 1]
+    return 0
+
+
+def _exit(shell: Shell, argv: list[str]) -> int:
+    raise _Exit(int(argv[1]))
+
+
+def _continue(shell: Shell, argv: list[str]) -> int:
+    raise _Continue
+
+
+def _colon(shell: Shell, argv: list[str]) -> int:
+    return 0
+
+
+BUILTINS = {"set": _set, "shift": _shift, "exit": _exit, "continue": _continue, ":": _colon}
+
+
+@dataclass(slots=True)
 class Shell:
     """One run of one text."""
 
-    def __init__(self, text: str, args: list[str], programs: Programs) -> None:
-        self.tokens = tokens(text)
-        self.env = _Env(args)
-        self.programs = programs
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self.strict = False
+    text: str
+    args: list[str]
+    programs: Programs
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
+    careful: bool = False
 
     def run(self) -> Step:
-        """Run to the end; yields before each simple command."""
+        """Run to the end; yields where a crash would leave another state behind."""
         try:
-            code = yield from self._block(0, len(self.tokens))
+            return (yield from parse(self.text).run(self, False))
         except _Exit as end:
             return end.code
-        return code
+        except _Unset as name:
+            self.err.append(f"{name}: parameter not set\n")
+            return 2
 
-    # Blocks. A block is a range of tokens; compound commands are found by matching their closing words.
+    def expand(self, word: _Word) -> list[str]:
+        """The fields that a word becomes: one, unless it globs or is ``"$@"``."""
+        if word.all:
+            return list(self.args)
+        text = word.constant if word.constant is not None else self._join(word.parts)
+        return self.programs.glob(text) or [text] if word.globbing else [text]
 
-    def _block(self, start: int, end: int, *, tested: bool = False) -> Step:
-        at, code = start, 0
-        while at < end:
-            if self.tokens[at] == ";":
-                at += 1
-                continue
-            stop = self._end_of_and_or(at, end)
-            code = yield from self._and_or(at, stop, tested=tested)
-            at = stop
-        return code
+    def _join(self, parts: Sequence[_Part]) -> str:
+        return "".join([p if isinstance(p, str) else self._value(p) for p in parts])
 
-    def _end_of_and_or(self, at: int, end: int) -> int:
-        depth = 0
-        while at < end:
-            token = self.tokens[at]
-            if token in ("if", "for", "while", "{"):
-                depth += 1
-            elif token in ("fi", "done", "}"):
-                depth -= 1
-            elif token == ";" and depth == 0 and self.tokens[at - 1] not in ("||", "&&"):
-                return at
-            at += 1
-        return end
+    def _value(self, part: _Parameter | _Captured) -> str:
+        if isinstance(part, _Captured):
+            return self._captured(part.text)
+        value = self._variable(part.name)
+        if part.fallback:
+            return value or self._join(part.fallback)
+        if value is None:
+            if self.careful:
+                raise _Unset(part.name)
+            return ""
+        if part.cut == "%/*":
+            return value.rpartition("/")[0] if "/" in value else value
+        return value.rpartition("/")[2] if part.cut else value
 
-    def _and_or(self, start: int, end: int, *, tested: bool) -> Step:
-        parts, operators, depth, first = [], [], 0, start
-        for at in range(start, end):
-            token = self.tokens[at]
-            depth += token in ("if", "for", "while", "{")
-            depth -= token in ("fi", "done", "}")
-            if depth == 0 and token in ("&&", "||"):
-                parts.append((first, at))
-                operators.append(token)
-                first = at + 1
-        parts.append((first, end))
-        code = 0
-        for index, (a, b) in enumerate(parts):
-            if index and ((operators[index - 1] == "&&") != (code == 0)):
-                continue
-            guarded = tested or index < len(parts) - 1
-            code = yield from self._command(a, b, tested=guarded)
-            if code and self.strict and not guarded:
-                raise _Exit(code)
-        return code
-
-    def _command(self, start: int, end: int, *, tested: bool) -> Step:
-        while start < end and self.tokens[start] == ";":
-            start += 1
-        head = self.tokens[start]
-        if head == "if":
-            return (yield from self._if(start, end, tested=tested))
-        if head == "for":
-            return (yield from self._for(start, end, tested=tested))
-        if head == "{":
-            return (yield from self._block(start + 1, self._closing(start, "{", "}"), tested=tested))
-        return (yield from self._simple(self.tokens[start:end]))
-
-    def _closing(self, start: int, opening: str, closing: str, *also: str) -> int:
-        depth = 0
-        for at in range(start, len(self.tokens)):
-            token = self.tokens[at]
-            depth += token == opening
-            if depth == 1 and token in also:
-                return at
-            depth -= token == closing
-            if depth == 0:
-                return at
-        raise Unsupported(f"{opening} without {closing}")
-
-    def _if(self, start: int, end: int, *, tested: bool) -> Step:
-        then = self._closing(start, "if", "fi", "then")
-        other = self._closing(start, "if", "fi", "else")
-        stop = self._closing(start, "if", "fi")
-        condition = yield from self._block(start + 1, then, tested=True)
-        if condition == 0:
-            return (yield from self._block(then + 1, other, tested=tested))
-        if other != stop:
-            return (yield from self._block(other + 1, stop, tested=tested))
-        return 0
-
-    def _for(self, start: int, end: int, *, tested: bool) -> Step:
-        name = self.tokens[start + 1]
-        do, stop = self._closing(start, "for", "done", "do"), self._closing(start, "for", "done")
-        values = [v for word in self.tokens[start + 3 : do] if word != ";" for v in self._expand(word)]
-        code = 0
-        for value in values:
-            self.env.names[name] = value
-            code = yield from self._block(do + 1, stop, tested=tested)
-        return code
-
-    # Simple commands and words.
-
-    def _simple(self, words: list[str]) -> Step:
-        target, quiet_err, argv = "", False, []
-        at = 0
-        while at < len(words):
-            word = words[at]
-            if word in (">", "2>"):
-                path = self._expand(words[at + 1])[0]
-                target, quiet_err = (path if word == ">" else target), quiet_err or word == "2>"
-                at += 2
-                continue
-            if word in ("2>&1", ">&2"):
-                quiet_err, at = word == "2>&1", at + 1
-                continue
-            argv += [word] if word in ("[", "]", "!") else self._expand(word)
-            at += 1
-        assigned = re.fullmatch(r"([A-Za-z_]\w*)=(.*)", words[0], re.S)
-        if assigned and len(words) == 1:
-            self.env.names[assigned[1]] = "".join(self._expand(assigned[2]))
-            return 0
-        if not argv:
-            return 0
-        yield
-        return (yield from self._dispatch(argv, target, quiet_err))
-
-    def _dispatch(self, argv: list[str], target: str, quiet_err: bool) -> Step:
-        if argv[0] == "set":
-            self.strict = "e" in argv[1]
-            return 0
-        if argv[0] == "shift":
-            del self.env.args[: int(argv[1]) if len(argv) > 1 else 1]
-            return 0
-        if argv[0] == "exit":
-            raise _Exit(int(argv[1]))
-        if argv[0] == ":":
-            return 0
-        if argv[0] == "continue":
-            raise Unsupported("continue")
-        out: list[str] = []
-        err: list[str] = []
-        code = yield from self.programs.program(argv, out, err)
-        if target and target != "/dev/null":
-            self.programs.write(target, "".join(out))
-        elif not target:
-            self.out += out
-        if not quiet_err:
-            self.err += err
-        return code
-
-    def _expand(self, word: str) -> list[str]:
-        if word == '"$@"':
-            return list(self.env.args)
-        pieces = re.findall(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|\$\([^()]*\)|[^"\'$]+|\$\w+|\$\{[^}]*\}', word)
-        text, globbing = "", False
-        for piece in pieces:
-            if piece[0] == "'":
-                text += piece[1:-1]
-            elif piece[0] == '"':
-                text += self._substitute(piece[1:-1])
-            else:
-                globbing = globbing or "*" in piece
-                text += self._substitute(piece)
-        return self.programs.glob(text) or [text] if globbing else [text]
-
-    def _substitute(self, text: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            if match["escaped"]:
-                return str(match["escaped"])
-            if match["sub"]:
-                return self._captured(match["sub"])
-            name, _, fallback = (match["name"] or match["braced"]).partition(":-")
-            if "%/*" in name:
-                return self._variable(name.removesuffix("%/*")).rpartition("/")[0]
-            return self._variable(name) or (self._substitute(fallback) if fallback else "")
-
-        pattern = r"\\(?P<escaped>[\"\\$])|\$\((?P<sub>[^()]*)\)|\$(?P<name>\w+)|\$\{(?P<braced>[^}]*)\}"
-        return re.sub(pattern, value, text)
-
-    def _variable(self, name: str) -> str:
+    def _variable(self, name: str) -> str | None:
         if name.isdigit():
-            index = int(name) - 1
-            return self.env.args[index] if 0 <= index < len(self.env.args) else ""
-        return self.env.names.get(name, "")
+            return self.args[int(name) - 1] if int(name) <= len(self.args) else None
+        return self.names.get(name)
 
     def _captured(self, text: str) -> str:
-        inner = Shell(text, list(self.env.args), self.programs)
-        inner.env.names = dict(self.env.names)
-        run = inner.run()
-        try:
-            while True:
-                next(run)
-        except StopIteration:
-            return "".join(inner.out).rstrip("\n")
+        inner = Shell(text, list(self.args), self.programs, names=dict(self.names))
+        for _ in inner.run():
+            pass
+        return "".join(inner.out).rstrip("\n")

@@ -8,122 +8,153 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from runbook import parse
 from runbook.plan import Node, Plan
 from runbook.procedures import scripts
 from runbook.procedures.words import STATIC_PODS
-from tests.fake.files import TORN, Files
+from tests.fake.files import TORN, Files, Program
 from tests.fake.shell import Shell, Step
 
-Program = Callable[[list[str], list[str], list[str]], Step]
 Answer = Callable[["FakeHost", list[str]], str]
 
 OWNER = "etcd-user"
 MANIFEST = "kind: Pod # {name}, whole"
 MANIFESTS = {MANIFEST.format(name=name) for name in STATIC_PODS}
 SNAPSHOT_REVISION = 100
-PORTS = {"etcd": (2379, 2380), "kube-apiserver": (6443,)}
+PORTS = {"etcd": (2379, 2380, 2381), "kube-apiserver": (6443,)}
 
 
 class FakeHost(Files):
     """One control-plane host."""
 
     def __init__(self, world: World, node: Node) -> None:
-        super().__init__()
+        paths = node.paths
+        super().__init__(place for place in (paths.data_dir, paths.wal_dir) if place)
         self.world, self.node, self.name = world, node, node.name
         self.containers: set[str] = set()
         self.reachable = True
         self.kubelet_restarts = 0
-        paths = node.paths
+        self.ran: set[str] = set()
+        self.checked = -1
+        self._lineage = (-1, "")
+        self.own_programs: dict[str, Program] = {
+            name.removeprefix("_run_"): getattr(self, name) for name in dir(self) if name.startswith("_run_")
+        }
+        self.member = f"{paths.data_dir}/member"
         self.make_dirs("/var/lib")
         for name in STATIC_PODS:
             self.put(f"{paths.manifests}/{name}", MANIFEST.format(name=name))
-        for place in (paths.data_dir, *([paths.wal_dir] if paths.wal_dir else [])):
+        for place in self.mounts:
             self.make_dirs(place)
-        member = f"{paths.data_dir}/member"
-        self.make_dirs(f"{member}/snap", OWNER)
-        self.dirs[member] = OWNER
-        self.put(f"{member}/snap/db", f"old {node.name}", OWNER)
+        self.make_dirs(f"{self.member}/snap", OWNER)
+        self.make_dirs(self.wal(), OWNER)
+        self.put(f"{self.member}/snap/db", f"old {node.name}", OWNER)
         for number in (0, 1):
-            self.put(f"{self.wal(member)}/{number}.wal", f"old {node.name}", OWNER)
-        if paths.wal_dir:
-            self.dirs[paths.wal_dir] = OWNER
+            self.put(f"{self.wal()}/{number}.wal", f"old {node.name}", OWNER)
+        for path in (self.member, self.wal()):
+            self.own(path, OWNER)
+        self.settled()
         self.reconcile()
 
-    def wal(self, member: str) -> str:
-        """Where the WAL of the member in that place is."""
-        return self.node.paths.wal_dir or f"{member}/wal"
+    def wal(self) -> str:
+        """Where the living WAL is."""
+        return self.node.paths.wal_dir or f"{self.member}/wal"
 
     # Kubelet and etcd.
 
+    def manifests(self) -> list[str]:
+        """What the kubelet reads: every file that is not a dot-file."""
+        found = self.children(self.node.paths.manifests)
+        return [p for p in found if "/." not in p]
+
     def reconcile(self) -> None:
         """Start what has a manifest and does not run."""
-        for path in self.children(self.node.paths.manifests):
+        for path in self.manifests():
             name = path.rpartition("/")[2]
-            if name.startswith("."):
-                continue
-            if self.read(path) != MANIFEST.format(name=name):
+            if self.read(path) not in (MANIFEST.format(name=name), self.world.edited.get((self.name, name))):
                 self.world.violation(f"{self.name}: the kubelet read half a manifest, {name}")
             container = name.removesuffix(".yaml")
             if container not in self.containers:
                 self.containers.add(container)
+                self.version += 1
                 if container == "etcd":
                     self.world.etcd_starts(self)
 
     def stop_unwanted(self) -> None:
         """Stop what has no manifest any more."""
-        wanted = {p.rpartition("/")[2].removesuffix(".yaml") for p in self.children(self.node.paths.manifests)}
-        self.containers &= wanted
+        wanted = {p.rpartition("/")[2].removesuffix(".yaml") for p in self.manifests()}
+        if not self.containers <= wanted:
+            self.containers &= wanted
+            self.version += 1
 
-    def reboot(self) -> None:
+    def reboot(self, forgets: Callable[[str], bool] = lambda _: False) -> None:
         """A power cut, and up again."""
-        self.power_cut()
+        self.power_cut(forgets)
         self.containers = set()
         self.reconcile()
 
     def lineage(self) -> str:
         """What data is in place: its text, or what is wrong with it."""
-        member = f"{self.node.paths.data_dir}/member"
-        db = self.read(f"{member}/snap/db")
-        wals = {self.read(p) for p in self.children(self.wal(member)) if p.endswith(".wal")}
-        if db is None or not wals:
+        if self._lineage[0] != self.version:
+            self._lineage = (self.version, self._look_at_data())
+        return self._lineage[1]
+
+    def _look_at_data(self) -> str:
+        db = f"{self.member}/snap/db"
+        text = self.read(db)
+        wals = [p for p in self.children(self.wal()) if p.endswith(".wal")]
+        if text is None or not wals:
             return "nothing"
-        if wals != {db} or TORN in db:
-            return f"broken: db {db!r}, wal {sorted(map(str, wals))}"
-        owners = {self.files[f"{member}/snap/db"].owner} | {
-            self.files[p].owner for p in self.children(self.wal(member)) if p.endswith(".wal")
-        }
-        return db if owners == {OWNER} else f"wrong owner: {owners}"
+        contents = {self.read(p) for p in wals}
+        if contents != {text} or TORN in text:
+            return f"broken: db {text!r}, wal {sorted(map(str, contents))}"
+        owners = {self.nodes[p].owner for p in (self.member, f"{self.member}/snap", db, *wals)}
+        return text if owners == {OWNER} else f"wrong owner: {owners}"
+
+    # What the data's moves must never meet.
+
+    def will_move(self, source: str, dest: str) -> None:
+        """Living data moves only while nobody runs on any host."""
+        if self._living(source) or self._living(dest):
+            self._nobody_runs(f"{source} moved to {dest}")
+
+    def will_drop(self, path: str) -> None:
+        """The same for its removal, which nothing of a run ever does."""
+        if self._living(path):
+            self.world.violation(f"{self.name}: living data removed: {path}")
+
+    def _living(self, path: str) -> bool:
+        wal = self.node.paths.wal_dir
+        in_wal = bool(wal) and path.startswith(wal + "/") and path[len(wal) + 1] != "."
+        return in_wal or path == self.member or path.startswith(self.member + "/")
+
+    def _nobody_runs(self, what: str) -> None:
+        for host in self.world.hosts.values():
+            serving = sorted({"etcd", "kube-apiserver"} & host.containers)
+            if serving:
+                self.world.violation(f"{self.name}: data moved under a running {serving} of {host.name}: {what}")
 
     # Programs.
 
-    def write(self, path: str, text: str) -> None:
-        """A redirection."""
-        self.put(path, text, synced=False)
-
     def program(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        """Interpret one command's real argv."""
-        argv = _plain(argv)
-        moving = argv[0] == "mv" or (argv[0] == "find" and "mv" in argv)
-        places = [p + "/" for p in (self.node.paths.data_dir, self.node.paths.wal_dir) if p]
-        touched = any((word + "/").startswith(place) for word in argv for place in places)
-        serving = {"etcd", "kube-apiserver"} & self.containers
-        if moving and touched and serving and "restoring" not in " ".join(argv):
-            self.world.violation(f"{self.name}: data moved under a running {sorted(serving)}: {argv}")
-        known = self.programs().get(argv[0])
-        if known:
-            return (yield from known(argv, out, err))
-        own: Program | None = getattr(self, "_run_" + {"[": "test"}.get(argv[0], argv[0]), None)
-        if own is None:
+        """Interpret one command's real argv; a generator."""
+        if argv[0] == "nice":
+            argv = argv[3:]
+        if argv[0] == "ionice":
+            argv = argv[5:]
+        run = self.programs.get(argv[0]) or self.own_programs.get(argv[0])
+        if run is None:
             raise AssertionError(f"the fake does not know {argv}")
-        return (yield from own(argv, out, err))
+        return run(argv, out, err)
 
     def _run_sh(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         text, args = argv[2], argv[4:]
         native = {
             scripts.GONE: self._gone,
             scripts.AWAIT_ETCD: self._await_etcd,
+            scripts.LEADER_LAST: self._pace,
             scripts.SNAPSHOT_REVISION: self._at_revision,
             scripts.COMPACTED: self._compacted,
         }
@@ -141,6 +172,10 @@ class FakeHost(Files):
         yield
         return int(args[0] in self.containers)
 
+    def _pace(self, args: list[str], out: list[str], err: list[str]) -> Step:
+        yield
+        return 0
+
     def _await_etcd(self, args: list[str], out: list[str], err: list[str]) -> Step:
         for _ in range(40):
             yield
@@ -155,21 +190,9 @@ class FakeHost(Files):
         return (yield from self.program([*args[2:], "--rev", str(revision)], out, err))
 
     def _compacted(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         err.append("Error: etcdserver: mvcc: required revision has been compacted\n")
         return 1
-
-    def _run_test(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        words = [w for w in argv[1:] if w != "]"]
-        negate = words[0] == "!"
-        words = words[negate:]
-        if len(words) == 3 and words[1] == "=":
-            truth = words[0] == words[2]
-        else:
-            what, path = words
-            truth = {"-e": self.exists(path), "-d": path in self.dirs, "-n": bool(path), "-z": not path}[what]
-        return int(truth == negate)
 
     def _run_echo(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         yield from ()
@@ -195,7 +218,7 @@ class FakeHost(Files):
         return 1  # no SELinux here
 
     def _run_openssl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         text = self.read(argv[-1])
         if text is None:
             return 1
@@ -203,7 +226,7 @@ class FakeHost(Files):
         return 0
 
     def _run_sha256sum(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         err.append(f"sha256sum: {argv[-1]}: No such file or directory\n")
         return 1
 
@@ -214,20 +237,20 @@ class FakeHost(Files):
         return 0
 
     def _run_ss(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         for container in self.containers:
             out += [f"LISTEN 0 4096 *:{port} *:*\n" for port in PORTS.get(container, ())]
         return 0
 
     def _run_crictl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         name = argv[-1].partition("=")[2]
         found = [_container(c) for c in sorted(self.containers) if c == name]
         out.append(json.dumps({"containers": found}))
         return 0
 
     def _run_kubectl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         if "kube-apiserver" in self.containers and self.world.answers(self):
             out.append("ok\n")
             return 0
@@ -242,23 +265,23 @@ class FakeHost(Files):
                 return 1
             out.append(json.dumps({"hash": 1, "revision": SNAPSHOT_REVISION, "totalKey": 7, "totalSize": 20480}))
             return 0
+        if self.world.etcdutl_fails == self.name:
+            err.append("Error: no space left on device\n")
+            return 1
         options = dict(zip(argv[4::2], argv[5::2], strict=False))
         data, token = options["--data-dir"], options["--initial-cluster-token"]
-        if self.below(data):
+        wal = options.get("--wal-dir", f"{data}/member/wal")
+        if self.below(data) or ("--wal-dir" in options and self.below(wal)):
             err.append("Error: data-dir not empty or could not be read\n")
             return 1
-        self.put(f"{data}/member/snap/db", "half", synced=False)
-        yield
-        wal = options.get("--wal-dir", f"{data}/member/wal")
-        self.put(f"{wal}/0.wal", "half", synced=False)
-        yield
-        for path in (f"{wal}/0.wal", f"{data}/member/snap/db"):
-            self.put(path, f"restored {token}", synced=False)
-            yield
+        for text in ("half", f"restored {token}"):
+            for path in (f"{data}/member/snap/db", f"{wal}/0.wal"):
+                yield
+                self.put(path, text, synced=False)
         return 0
 
     def _run_etcdctl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
+        yield from ()
         words = " ".join(argv)
         if not self.world.answers(self):
             err.append("Error: context deadline exceeded\n")
@@ -266,15 +289,6 @@ class FakeHost(Files):
         answer = next(make for key, make in self.world.etcdctl.items() if key in words)
         out.append(answer(self, argv))
         return 0
-
-
-def _plain(argv: list[str]) -> list[str]:
-    """Without what only makes it gentle."""
-    if argv[0] == "nice":
-        argv = argv[3:]
-    if argv[0] == "ionice":
-        argv = argv[5:]
-    return argv
 
 
 def _container(name: str) -> dict[str, object]:
@@ -305,9 +319,12 @@ class World:
         self.violations: list[str] = []
         self.sums: dict[str, str] = {}
         self.hosts: dict[str, FakeHost] = {}
-        for node in plan.nodes:
-            self.hosts[node.name] = FakeHost(self, node)
         self.now = 0.0
+        self.finishing = False
+        self.edited: dict[tuple[str, str], str] = {}
+        self.etcdutl_fails = ""
+        self.jobs: dict[str, Any] = {}
+        self.living_revision = 150
         self.etcdctl: dict[str, Answer] = {
             "member list": self._member_list,
             "endpoint health": lambda host, argv: "healthy",
@@ -315,6 +332,8 @@ class World:
             "endpoint hashkv": self._hashkv,
             "alarm list": lambda host, argv: json.dumps({"header": self._header(host, host.name)}),
         }
+        for node in plan.nodes:
+            self.hosts[node.name] = FakeHost(self, node)
 
     def sha(self, text: str) -> str:
         """A stand-in for the SHA-256 of a text."""
@@ -337,12 +356,15 @@ class World:
     # etcd.
 
     def etcd_starts(self, host: FakeHost) -> None:
+        """On whole data of the right owner, and only where every host has data of that kind in its place."""
         lineage = host.lineage()
-        if not lineage.startswith(("old ", "restored ")):
+        kind = lineage.split()[0]
+        if kind not in ("old", "restored"):
             self.violation(f"{host.name}: etcd started on {lineage}")
+        host.ran.add(lineage)
         for other in self.hosts.values():
-            if "etcd" in other.containers and other.lineage().split()[0] != lineage.split()[0]:
-                self.violation(f"{host.name} runs {lineage}, {other.name} runs {other.lineage()}")
+            if other.lineage().split()[0] != kind:
+                self.violation(f"{host.name} starts {lineage}, in place on {other.name} is {other.lineage()}")
 
     def answers(self, host: FakeHost) -> bool:
         """Its etcd runs, and a majority with it."""
@@ -362,7 +384,7 @@ class World:
     def _header(self, host: FakeHost, name: str) -> dict[str, int]:
         cluster, ids = self._ids(host)
         old = host.lineage().startswith("old")
-        revision = 150 if old else SNAPSHOT_REVISION + self.plan.cluster.bump_revision
+        revision = self.living_revision if old else SNAPSHOT_REVISION + self.plan.cluster.bump_revision
         return {"cluster_id": cluster, "member_id": ids[name], "revision": revision, "raft_term": 2}
 
     def _serving(self, host: FakeHost) -> Iterator[Node]:
@@ -404,12 +426,21 @@ class World:
     # What must be true at every moment.
 
     def check(self, host: FakeHost) -> None:
-        """The host's old data exists, complete, exactly once; so does every manifest."""
+        """Of a host: its old data exists, complete, exactly once; so does all that etcd ran on, and every manifest."""
+        if host.checked == host.version:
+            return
         host.reconcile()
-        old = f"old {host.name}"
-        kept = [p for p, f in host.files.items() if f.content == old]
+        host.checked = host.version
+        if self.finishing:
+            return
+        contents = [(p, n.content) for p, n in host.nodes.items() if n.content is not None]
+        kept = [p for p, content in contents if content == f"old {host.name}"]
         if len(kept) != 3 or sum(p.endswith("/db") for p in kept) != 1:
             self.violation(f"{host.name}: the old data is {kept}")
-        whole = {f.content for p, f in host.files.items() if p.endswith(".yaml")}
-        if not whole >= MANIFESTS:
-            self.violation(f"{host.name}: gone is {MANIFESTS - whole}")
+        for lineage in host.ran:
+            if not any(content == lineage and p.endswith("/db") for p, content in contents):
+                self.violation(f"{host.name}: gone is {lineage}, on which etcd ran")
+        whole = {content for p, content in contents if p.endswith(".yaml")}
+        wanted = MANIFESTS | {text for (name, _), text in self.edited.items() if name == host.name}
+        if not whole >= wanted:
+            self.violation(f"{host.name}: gone is {wanted - whole}")
