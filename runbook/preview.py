@@ -58,7 +58,7 @@ def document(plan: Plan, bound: Binding, procedure: Procedure) -> dict[str, Any]
         "unlock": unlock,
         "before_rollback": rollback,
         "finish": finish,
-        "follow_up": follow_up(plan, bound),
+        "follow_up": follow_up(plan, whole.bound),
         "scripts": scripts.used,
         "never_restored": list(NEVER_RESTORED),
         "digest": outlook.digest(whole),
