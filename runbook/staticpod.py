@@ -141,7 +141,8 @@ class StaticPod:
 def manifest(text: str) -> StaticPod:
     """One static pod manifest, YAML or JSON. ParseError where the kubelet would not find a pod in it.
 
-    Several checks ask for the same few texts, and reading YAML is slow: hence the cache. All scalars are read as text (BaseLoader), which is total: no date or number can be malformed.
+    Several checks ask for the same few texts, and reading YAML is slow: hence the cache. All scalars are read as text
+    (BaseLoader), which is total: no date or number can be malformed.
     """
     try:
         value = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - BaseLoader makes texts, lists and dicts, nothing else
