@@ -59,14 +59,14 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def _outcome(report: Mapping[str, Any]) -> list[str]:
     outcome = report["outcome"]
     marks = [w for w, on in (("accepted", outcome["accepted"]), ("closed", outcome["closed"])) if on]
-    halted = f" from {outcome['halted_from']}" if outcome["halted_from"] else ""
-    lines = [f"**{escaped(outcome['state'])}**{escaped(halted)}{''.join(f', {m}' for m in marks)}"]
-    lines += [f": {escaped(outcome['why'])}"] if outcome["why"] else []
+    halted = f" from {escaped(outcome['halted_from'])}" if outcome["halted_from"] else ""
+    why = f": {escaped(outcome['why'])}" if outcome["why"] else ""
+    state = f"**{escaped(outcome['state'])}**{halted}{''.join(f', {m}' for m in marks)}{why}"
     down = [] if report["outages"] else ["The Kubernetes API was never stopped."]
     for outage in report["outages"]:
         until = f"until {_time(outage['to'])}" if outage["to"] else "and still is"
         down.append(f"The API was down from {_time(outage['from'])} {until}: **{duration(outage['seconds'])}**.")
-    return [" ".join(lines), "", f"{escaped(outcome['means'])}.", "", *down, ""]
+    return [state, "", f"{escaped(outcome['means'])}.", "", *down, ""]
 
 
 def _head(report: Mapping[str, Any]) -> list[str]:
