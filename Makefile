@@ -1,0 +1,66 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up what they need, and may be
+# run again without harm. The lab needs root on Linux.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test lint unit lab-test sweep faults bench setup tools lock docs clean
+
+help:
+	@echo "make demo    boot a lab, restore it, kill the engine half-way, resume, prove the result (under 90 s)"
+	@echo "make test    ruff, mypy --strict, and all tests, the lab's included: what CI runs"
+	@echo "make faults  the whole crash sweep and all fault tests (long)"
+	@echo "make bench   the figures, measured on this machine"
+	@echo "make docs    draw the state tables into the README"
+	@echo "make lock    renew the locked versions in constraints.txt"
+	@echo "make clean   remove the virtual environment and the caches of the tools"
+
+demo: setup tools
+	$(BIN)/python tests/demo.py
+
+test: setup tools lint
+	$(BIN)/pytest -q -m "not sweep"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest -q -m "not sweep and not lab"
+
+lab-test: setup tools
+	$(BIN)/pytest -q -m "lab"
+
+sweep: setup
+	$(BIN)/python -m tests.fake.sweep
+
+faults: sweep tools
+	$(BIN)/pytest -q -m "sweep"
+
+bench: setup tools
+	$(BIN)/python tests/bench/startup.py
+	$(BIN)/python tests/bench/staging.py
+	$(BIN)/python tests/bench/outage.py
+
+docs: setup
+	$(BIN)/python -m runbook.lifecycle README.md
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt tests/setup.sh
+	PYTHON=$(PYTHON) sh tests/setup.sh $(VENV)
+	touch $(READY)
+
+tools: setup
+	$(BIN)/python -m runbook.lab.toolchain
+
+lock: setup
+	$(BIN)/pip freeze --all --exclude-editable | grep -vi "^runbook" > constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
