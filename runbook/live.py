@@ -35,6 +35,8 @@ STYLES = {
     Mark.UNDONE: "cyan",
 }
 PER_SECOND = 8
+BESIDE = 20
+"""What the number, the time and the gaps take."""
 TITLE = 34
 """The narrowest column for the titles; where the hosts leave less, they are counted instead of listed."""
 
@@ -94,10 +96,10 @@ class Live:
 
     def _table(self, board: Board) -> Table:
         widest = sum(max(len(h), 1) + 2 for h in board.hosts)
-        listed = self.console.size.width - widest - 16 >= TITLE
+        listed = self.console.size.width - widest - BESIDE >= TITLE
         table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
         table.add_column("", justify="right", no_wrap=True)
-        room = self.console.size.width - 16 - (widest if listed else 20)
+        room = self.console.size.width - BESIDE - (widest if listed else 20)
         table.add_column(Text(printable(self.run)), no_wrap=True, overflow="ellipsis", max_width=max(10, room))
         for host in board.hosts if listed else ["hosts"]:
             table.add_column(Text(printable(host)), justify="center", no_wrap=True, min_width=len(host))
