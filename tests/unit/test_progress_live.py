@@ -62,7 +62,7 @@ def test_steps_go_down_and_hosts_across() -> None:
     assert rows[8].count("▶") + rows[8].count("·") == 3
     assert "▶" in rows[8]
     assert rows[9].count("·") == 3
-    clocks = r"outage  elapsed [\d.]+ s  outage [\w. ]+ s  waiting for m\d: .*"
+    clocks = r"outage  elapsed [\d.]+ s  outage [\w. ]+  waiting for m\d: .*"
     assert any(re.fullmatch(clocks, row) for row in rows)
     assert any("OUTAGE BEGINS" in row for row in rows)
 
