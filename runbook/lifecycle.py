@@ -8,9 +8,11 @@ row; and an exception in ``finalize_event`` is swallowed, so nothing is done the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from transitions import EventData, Machine
@@ -280,3 +282,34 @@ def _guard(row: Row) -> str:
 def _label(row: Row) -> str:
     guard = _guard(row)
     return f"{row['trigger']} [{guard}]" if guard else str(row["trigger"])
+
+
+BEGIN, END = "<!-- lifecycle:begin -->", "<!-- lifecycle:end -->"
+
+
+def drawn_into(text: str) -> str:
+    """The text with the drawing between its two markers; ValueError where they are missing."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"it needs the lines {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n{drawing()}\n{END}{tail}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``python -m runbook.lifecycle README.md`` draws both tables into the file; the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m runbook.lifecycle FILE", file=sys.stderr)
+        return 2
+    file = Path(arguments[0])
+    try:
+        text = drawn_into(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{file}: {error}", file=sys.stderr)
+        return 2
+    file.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
