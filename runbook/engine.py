@@ -22,6 +22,8 @@ from runbook.step import Action, Binding, Irreversible, Phase, Result, Scope, St
 from runbook.transport import Hosts
 
 FINISHED = ("DONE", "SKIPPED")
+SUPERSEDED = 97
+"""What a host answers to an engine whose epoch is not the newest (``transport.Hosts``)."""
 
 
 class Engine:
@@ -38,6 +40,7 @@ class Engine:
         self.run = RunState(self, past.state, past.halted_from)
         self.steps = [StepRun(step, self, past.steps.get(step.id(), "PENDING")) for step in procedure.steps]
         self.trouble: dict[str, View] = {}
+        self.unsettled: set[str] = set()
         self.findings: list[Finding] = []
 
     # Forward.
@@ -147,7 +150,7 @@ class Engine:
         mine = next(s for s in self.steps if s.step is lock)
         if mine.state == "PENDING":
             return
-        self.hosts.settle([n.name for n in self.nodes], self.plan.timeouts.restore)
+        self._claim([n.name for n in self.nodes], self.plan.timeouts.restore)
         if mine.state not in FINISHED:
             return
         views = ask_once(self.hosts, {n.name: lock.done(n) for n in self.nodes})
@@ -178,10 +181,12 @@ class Engine:
         """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted."""
         if next(s for s in self.steps if s.step is self.procedure.lock).state != "PENDING":
             targets = {n.name: n for n in (*self.nodes, *self._touched_workers())}
-            results = self._carry_out(
-                self.procedure.lock, {h: self.procedure.sweep(n) for h, n in targets.items()}, "sweep"
-            )
-            left = {host: result.tail() for host, result in results.items() if not result.ok}
+            settled = self._claim(list(targets), self.plan.timeouts.restore)
+            todo = {h: self.procedure.sweep(n) for h, n in targets.items() if settled[h].ok}
+            results = settled | self._carry_out(self.procedure.lock, todo, "sweep")
+            left = {
+                host: result.tail() or f"exit code {result.code}" for host, result in results.items() if not result.ok
+            }
             if left:
                 shown = "; ".join(f"{host}: {text}" for host, text in left.items())
                 raise Halted(f"not everything could be removed: {shown}", **self._situation())
@@ -202,7 +207,8 @@ class Engine:
         """What each host says now; waits where the step says so."""
         targets = self.targets(step)
         if state == "UNDOING":
-            return ask_until(self.hosts, {n.name: step.undone(n) for n in targets}, self.clock, set(self.trouble))
+            views = ask_until(self.hosts, {n.name: step.undone(n) for n in targets}, self.clock, set(self.trouble))
+            return {h: self.trouble[h] if h in self.unsettled else view for h, view in views.items()}
         if state == "PENDING":
             return dict.fromkeys((n.name for n in targets), READY) if step.checks else self._may_start(step, targets)
         if step.checks:
@@ -244,7 +250,7 @@ class Engine:
         """Settle first; then act where the host says that it is not done, and nowhere else."""
         targets = {n.name: n for n in self.targets(step)}
         todo = {name: list(step.do(n)) for name, n in targets.items()}
-        self.trouble = {}
+        self.trouble, self.unsettled = {}, set()
         if not any(todo.values()):
             return
         settled = self._settle(todo)
@@ -261,7 +267,7 @@ class Engine:
     def undo(self, step: Step) -> None:
         """Settle first; then undo on every host."""
         todo: dict[str, Sequence[Action]] = {}
-        self.trouble = {}
+        self.trouble, self.unsettled = {}, set()
         for n in self.targets(step):
             undo = step.undo(n)
             if isinstance(undo, Irreversible):
@@ -276,12 +282,30 @@ class Engine:
         if not todo:
             return []
         longest = max((a.timeout for actions in todo.values() for a in actions), default=0.0)
-        results = self.hosts.settle(list(todo), longest + 30)
+        results = self._claim(list(todo), longest + 30)
         for host, result in results.items():
             if not result.ok:
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"could not settle ({result.code})")
+                self.unsettled.add(host)
         return [host for host, result in results.items() if result.ok]
+
+    def _claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
+        results = self.hosts.settle(hosts, wait)
+        self._superseded(results)
+        return results
+
+    def _superseded(self, results: Mapping[str, Result]) -> None:
+        """A forgotten engine gives up at once: nothing that it saw tells what the newer one does."""
+        newer = [host for host, result in results.items() if result.code == SUPERSEDED]
+        if newer:
+            raise Held(
+                f"a newer engine has taken this run over, on {', '.join(newer)}",
+                true="this engine changes nothing any more",
+                means="the run goes on, or has ended, without it",
+                next=(f"runbook status {self.bound.run}",),
+            )
 
     def _carry_out(self, step: Step, actions: Mapping[str, Sequence[Action]], what: str) -> dict[str, Result]:
         if not actions:
@@ -292,6 +316,7 @@ class Engine:
             if not result.ok:
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
+        self._superseded(results)
         return results
 
     def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:

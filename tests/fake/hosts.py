@@ -192,12 +192,13 @@ class FakeHosts:
         witness: Witness,
     ) -> None:
         host, action = self.world.hosts[name], todo[name].pop(0)[1]
+        witness.begins(name, key, action)
         refusal = LOST if not host.reachable else self._refusal(host, action)
         if refusal:
+            witness.ended(name, key, action, refusal)
             results[name] = refusal
             todo.pop(name, None)
             return
-        witness.begins(name, key, action)
         current[name] = Job(host, action, key)
         if not (isinstance(action, Command) and action.bare):
             self.jobs[name] = current[name]

@@ -136,6 +136,8 @@ def _braced(text: str) -> _Parameter:
 def _word(raw: str) -> _Word:
     if raw == '"$@"':
         return _Word((), all=True)
+    if "`" in raw:
+        raise Unsupported(raw)
     parts: list[_Part] = []
     globbing = False
     for piece in PIECE.findall(raw):
