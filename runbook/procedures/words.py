@@ -89,7 +89,8 @@ def locked(n: Target) -> Probe:
     def judge(result: Result) -> str:
         if f'"run": "{n.bound.run}"' in result.out:
             return ""
-        return f"{LOCK} says: {result.out.strip() or 'nothing: it is not there'}"
+        found = result.out.strip()
+        return f"{LOCK} names another run: {found}" if found else f"{LOCK} is not there"
 
     return probe("this run holds the lock", Command(("cat", "--", LOCK), n.plan.timeouts.command), judge)
 

@@ -1,0 +1,132 @@
+"""Asking: once, or again and again; in stages, confirmed at the end, each host with its own deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from runbook.asking import POLL, TIMED_OUT, ask_once, ask_until, judge
+from runbook.lifecycle import YES, Verdict
+from runbook.step import NOTHING, Command, Probe, Result, probe
+from runbook.transport import Witness
+
+OK, NO, LOST = Result(0), Result(1, err="not yet"), Result(None, err="the connection was lost")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 100.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += 1
+
+
+class Answers:
+    """Hosts that answer each question from its own list; the last answer stays."""
+
+    def __init__(self, answers: dict[tuple[str, str], list[Result]]) -> None:
+        self.answers = answers
+        self.asked: list[dict[str, list[str]]] = []
+
+    def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
+        self.asked.append({host: [str(c.argv[0]) for c in commands] for host, commands in asks.items()})
+        return {host: tuple(self._next(host, str(c.argv[0])) for c in commands) for host, commands in asks.items()}
+
+    def _next(self, host: str, question: str) -> Result:
+        left = self.answers.get((host, question), [OK])
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    def act(self, actions: object, key: str, witness: Witness) -> dict[str, Result]:
+        raise AssertionError("asking changes nothing")
+
+    def settle(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        raise AssertionError("asking changes nothing")
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def questions(*names: str, within: float = 0.0) -> Probe:
+    found = Probe()
+    for name in names:
+        found &= probe(name, Command((name,)), lambda r: "" if r.ok else r.err)
+    return found.within(within)
+
+
+def test_the_first_no_is_the_hosts_view() -> None:
+    hosts = Answers({("m1", "b"): [NO], ("m1", "c"): [LOST]})
+    views = ask_once(hosts, {"m1": questions("a", "b", "c"), "m2": questions("a")})
+    assert (views["m1"].verdict, views["m1"].saw) == (Verdict.NO, "not yet")
+    assert views["m2"] == YES
+    assert hosts.asked == [{"m1": ["a"], "m2": ["a"]}, {"m1": ["b", "c"]}], "the cheap one first, then the rest at once"
+
+
+def test_a_host_that_does_not_answer_is_unknown_and_never_no() -> None:
+    assert ask_once(Answers({("m1", "a"): [LOST]}), {"m1": questions("a")})["m1"].verdict is Verdict.UNKNOWN
+
+
+def test_nothing_to_ask_is_yes_without_a_question() -> None:
+    hosts = Answers({})
+    assert ask_once(hosts, {"m1": NOTHING}) == {"m1": YES}
+    assert ask_until(hosts, {"m1": NOTHING.within(5)}, Clock()) == {"m1": YES} or hosts.asked
+    assert ask_once(hosts, {}) == {}
+
+
+def test_a_question_that_outlived_its_time_is_a_no() -> None:
+    """The host is there, and its answer is not: waiting goes on, resuming makes no difference."""
+    view = judge(questions("a").questions[0], Result(TIMED_OUT))
+    assert view.verdict is Verdict.NO
+    assert "60 s" in view.saw
+
+
+def test_what_is_true_at_once_is_asked_once() -> None:
+    clock, hosts = Clock(), Answers({})
+    assert ask_until(hosts, {"m1": questions("a", "b", within=10)}, clock) == {"m1": YES}
+    assert [asked["m1"] for asked in hosts.asked] == [["a"], ["b"]]
+    assert clock.slept == 0
+
+
+def test_only_the_first_open_question_is_asked_while_waiting_and_all_at_the_end() -> None:
+    clock, hosts = Clock(), Answers({("m1", "a"): [NO, NO, OK], ("m1", "b"): [NO, OK]})
+    assert ask_until(hosts, {"m1": questions("a", "b", within=10)}, clock) == {"m1": YES}
+    assert [asked["m1"] for asked in hosts.asked] == [["a"], ["a"], ["a"], ["b"], ["b"], ["a", "b"]]
+    assert clock.slept == 3, "it sleeps only where nothing moved"
+
+
+def test_what_becomes_untrue_again_before_the_end_is_found() -> None:
+    """``a`` was true while ``b`` was waited for, and is not any more."""
+    clock, hosts = Clock(), Answers({("m1", "a"): [OK, NO], ("m1", "b"): [NO, OK]})
+    view = ask_until(hosts, {"m1": questions("a", "b", within=1)}, clock)["m1"]
+    assert view.verdict is Verdict.NO
+    assert clock.now >= 101
+
+
+def test_each_host_has_its_own_deadline() -> None:
+    clock = Clock()
+    hosts = Answers({("m1", "a"): [NO], ("m2", "a"): [NO], ("m3", "a"): [NO] * 9 + [OK]})
+    probes = {"m1": questions("a", within=1), "m2": questions("a"), "m3": questions("a", within=5)}
+    views = ask_until(hosts, probes, clock)
+    assert [views[h].verdict for h in ("m1", "m2", "m3")] == [Verdict.NO, Verdict.NO, Verdict.YES]
+    assert sum("m2" in asked for asked in hosts.asked) == 1, "without a wait it is asked once"
+    rounds = sum("m1" in asked for asked in hosts.asked)
+    assert 1 / POLL <= rounds <= 1 / POLL + 2
+    assert sum("m3" in asked for asked in hosts.asked) > rounds
+
+
+def test_an_unknown_host_is_waited_for_too() -> None:
+    hosts = Answers({("m1", "a"): [LOST, LOST, OK]})
+    assert ask_until(hosts, {"m1": questions("a", within=10)}, Clock()) == {"m1": YES}
+    hosts = Answers({("m1", "a"): [LOST]})
+    assert ask_until(hosts, {"m1": questions("a", within=1)}, Clock())["m1"].verdict is Verdict.UNKNOWN
+
+
+def test_an_impatient_host_is_asked_once_only() -> None:
+    clock, hosts = Clock(), Answers({("m1", "a"): [NO, OK]})
+    view = ask_until(hosts, {"m1": questions("a", within=60)}, clock, impatient={"m1"})["m1"]
+    assert view.verdict is Verdict.NO
+    assert clock.slept == 0

@@ -1,0 +1,315 @@
+"""The engine on the fake hosts: exit codes, what is left behind, and that nothing is done before it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from runbook.checks import Finding, Severity
+from runbook.errors import Halted, Held, Refused, RunbookError, Unverified
+from runbook.journal import Journal, Line, read
+from runbook.replay import replay
+from runbook.step import Result, Target
+from runbook.transport import LOCK
+from tests.fake.hosts import FakeHosts, Fuse
+from tests.fake.sessions import BOUND, PROCEDURE, RUN, Life, plan
+
+OTHER = '{"run": "other-1", "holder": "x@y", "since": "z"}\n'
+
+
+@pytest.fixture(autouse=True)
+def findings(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Finding]]:
+    """What the checks find, by their group; nothing at first."""
+    found: dict[str, list[Finding]] = {"preflight": [], "verify": []}
+    monkeypatch.setattr("runbook.engine.inspect", lambda group, *_: found[group])
+    return found
+
+
+def told(life: Life, kind: type[RunbookError], code: int) -> RunbookError:
+    """The error that the session ended with; it has all that a responder needs."""
+    error = life.error
+    assert type(error) is kind, error
+    assert error.code == code
+    assert error.true
+    assert error.means
+    assert error.next
+    return error
+
+
+# How a run ends.
+
+
+def test_a_check_that_says_no_ends_the_run_with_nothing_touched(findings: dict[str, list[Finding]]) -> None:
+    findings["preflight"] += [
+        Finding("Disk", "m2", Severity.BLOCKS, "4 GB free, 9 needed", "make room"),
+        Finding("Mounts", "m3", Severity.BLOCKS, "not a mount point", "mount it"),
+        Finding("Even", "", Severity.WARNS, "an even number of nodes", ""),
+    ]
+    life = Life(plan())
+    before = life.tree()
+    life.session("forward")
+    error = told(life, Refused, 3)
+    assert "m2: 4 GB free, 9 needed (make room)" in str(error)
+    assert "m3: not a mount point" in str(error), "all findings are told at once"
+    assert life.tree() == before
+    assert [line["check"] for line in life.lines if line["event"] == "finding"] == ["Disk", "Mounts", "Even"]
+
+
+def test_a_host_that_another_run_holds_takes_precedence(findings: dict[str, list[Finding]]) -> None:
+    findings["preflight"] += [
+        Finding("Disk", "m1", Severity.BLOCKS, "full", ""),
+        Finding("Lock", "m2", Severity.HELD, "held by other-1", ""),
+    ]
+    life = Life(plan())
+    life.session("forward")
+    told(life, Held, 6)
+
+
+@pytest.mark.parametrize("host", ["m1", "m2", "m3"])
+def test_a_lock_that_another_run_takes_first_is_left_alone(host: str) -> None:
+    """The check saw no lock; when the lock was to be taken, there was one."""
+    life = Life(plan())
+    life.world.hosts[host].put(LOCK, OTHER)
+    before = life.tree()
+    life.session("forward")
+    error = told(life, Held, 6)
+    assert "other-1" in str(error)
+    assert life.tree() == before, "the locks that were taken are given back, the other run's is not touched"
+
+
+def test_a_failed_preparation_is_undone() -> None:
+    life = Life(plan())
+    life.world.etcdutl_fails = "m3"
+    before = life.tree()
+    life.session("forward")
+    error = told(life, Refused, 3)
+    assert "no space left on device" in str(error)
+    assert life.tree() == before
+    assert replay(life.lines).state == "rolled-back"
+    assert replay(life.lines).closed
+
+
+def test_a_check_of_the_serving_cluster_that_fails(findings: dict[str, list[Finding]]) -> None:
+    findings["verify"].append(Finding("Nodes", "m1", Severity.BLOCKS, "2 of 3 nodes are ready", "wait"))
+    life = Life(plan())
+    life.session("forward")
+    error = told(life, Unverified, 7)
+    assert life.state == "unverified"
+    assert any("--accept" in command for command in error.next)
+    assert not any(host.exists(LOCK) for host in life.world.hosts.values()), "it is unlocked"
+    findings["verify"].clear()
+    assert life.session("forward") == "complete"
+    assert not life.faults(restored=True)
+
+
+def test_a_halt_in_the_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(plan())
+    life.world.living_revision = 5_000_000_000
+    life.session("forward")
+    error = told(life, Halted, 4)
+    assert "bumpRevision" in str(error)
+    assert replay(life.lines).halted_from == "outage"
+    assert "API is down" in error.means
+    assert life.session("backward") == "rolled-back"
+    assert not life.faults(restored=False)
+
+
+def test_a_silent_host_while_preparing_halts_and_undoes_nothing() -> None:
+    """Nobody can say what it did: that is not a no."""
+    life = Life(plan())
+    life.session("forward", silent=["m2"])
+    told(life, Halted, 4)
+    assert replay(life.lines).halted_from == "preparing"
+    assert life.session("forward") == "complete"
+
+
+def test_a_run_is_not_rolled_back_once_another_runs_data_is_in_place() -> None:
+    life = Life(plan())
+    life.session("forward")
+    life.world.hosts["m2"].make_dirs("/var/lib/etcd/.later-20260410.old")
+    before = life.tree()
+    number = len(life.lines)
+    life.session("backward")
+    error = told(life, Refused, 3)
+    assert ".later-20260410.old" in str(error)
+    assert life.tree() == before
+    assert [line["event"] for line in life.lines[number:]] == ["engine"], "not even a line of it"
+
+
+# Locks.
+
+
+def test_a_resumed_run_takes_its_locks_again() -> None:
+    life = Life(plan())
+    life.session("forward", Fuse(400))
+    for host in life.world.hosts.values():
+        host.drop(LOCK)
+    assert life.session("forward") == "complete"
+    assert not life.faults(restored=True)
+
+
+def test_a_run_does_not_go_on_where_another_one_has_the_lock_now() -> None:
+    life = Life(plan())
+    life.session("forward", Fuse(400))
+    for host in life.world.hosts.values():
+        host.drop(LOCK)
+    life.world.hosts["m3"].put(LOCK, OTHER)
+    life.session("forward")
+    told(life, Held, 6)
+    held = {name: host.read(LOCK) for name, host in life.world.hosts.items()}
+    assert held == {"m1": None, "m2": None, "m3": OTHER}
+
+
+def test_a_lock_that_cannot_be_released_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(plan())
+    real = FakeHosts.act
+
+    def act(self: FakeHosts, actions: Mapping[str, Sequence[object]], key: str, witness: object) -> dict[str, Result]:
+        if ".release." in key:
+            return {host: Result(None, err="no answer") for host in actions}
+        return real(self, actions, key, witness)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FakeHosts, "act", act)
+    life.session("forward")
+    error = told(life, Halted, 4)
+    assert "restored and verified, but the lock could not be released" in str(error)
+    monkeypatch.undo()
+    monkeypatch.setattr("runbook.engine.inspect", lambda *_: [])
+    assert life.session("forward") == "complete"
+    assert not life.faults(restored=True)
+
+
+# Settling.
+
+
+def still_running(monkeypatch: pytest.MonkeyPatch, code: int = 96) -> None:
+    def settle(self: FakeHosts, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        return {h: Result(code if h == "m2" else 0, err="a command of this run still runs") for h in hosts}
+
+    monkeypatch.setattr(FakeHosts, "settle", settle)
+
+
+def test_what_still_runs_on_a_host_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nothing of the step can be seen there yet."""
+    life = Life(plan())
+    life.session("forward", Fuse(400))
+    with monkeypatch.context() as patched:
+        still_running(patched)
+        life.session("backward")
+        told(life, Halted, 4)
+        assert life.state == "stuck"
+        before = life.world.hosts["m2"].tree()
+        life.session("backward")
+        assert life.world.hosts["m2"].tree() == before
+    assert life.session("backward") == "rolled-back"
+    assert not life.faults(restored=False)
+
+
+def test_finish_does_not_remove_what_a_command_still_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(plan())
+    life.session("forward")
+    before = life.world.hosts["m2"].tree()
+    with monkeypatch.context() as patched:
+        still_running(patched)
+        life.session("finish")
+        told(life, Halted, 4)
+        assert "m2" in str(life.error)
+        assert not replay(life.lines).closed
+    assert life.world.hosts["m2"].tree() == before
+    assert not life.after_finish()
+
+
+@pytest.mark.parametrize("what", ["forward", "backward", "finish"])
+def test_a_superseded_engine_gives_up(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    life = Life(plan())
+    life.session("forward", Fuse(400) if what != "finish" else Fuse())
+    for job in life.world.jobs.values():
+        while not job.over:
+            job.step()
+    before = life.tree()
+    still_running(monkeypatch, 97)
+    life.session(what)
+    error = told(life, Held, 6)
+    assert "m2" in str(error)
+    assert life.tree() == before
+
+
+# The journal first.
+
+
+class Full(Journal):
+    """A disk that is full when a line of some kind is to be written."""
+
+    kind = "begin"
+
+    def append(self, event: str, fields: Mapping[str, object] | None = None, *, step: str = "", host: str = "") -> Line:
+        if event == self.kind:
+            raise Halted(f"{self.path}: the journal cannot be written", true="t", means="m", next=("n",))
+        return super().append(event, fields, step=step, host=host)
+
+
+def engine_with(journal: Journal, life: Life) -> None:
+    from runbook.engine import Engine
+
+    targets = [Target(life.plan, BOUND, node) for node in life.plan.nodes]
+    hosts = FakeHosts(life.world, targets, 1, Fuse())
+    Engine(life.plan, BOUND, PROCEDURE, hosts, journal, life.world).forward()
+
+
+@pytest.mark.parametrize("kind", ["begin", "step", "state"])
+def test_nothing_is_begun_that_cannot_be_written_down(kind: str, tmp_path: Path) -> None:
+    life = Life(plan())
+    before = life.tree()
+    journal = Full(tmp_path / "journal.jsonl")
+    journal.kind = kind
+    with pytest.raises(Halted, match="cannot be written"):
+        engine_with(journal, life)
+    journal.close()
+    assert life.tree() == before
+
+
+def test_each_action_stands_in_the_file_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.fake import hosts as fake
+
+    path = tmp_path / "journal.jsonl"
+    seen: list[str] = []
+    real = fake.Job.__init__
+
+    def init(self: fake.Job, host: object, action: object, key: str) -> None:
+        if key:
+            last = [line for line in read(path)[0] if line["event"] == "begin" and line["key"] == key]
+            assert last, f"{key} begins, and the journal does not know it"
+            seen.append(key)
+        real(self, host, action, key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fake.Job, "__init__", init)
+    journal = Journal(path)
+    life = Life(plan(nodes=1))
+    engine_with(journal, life)
+    journal.close()
+    assert len(seen) == len(set(seen)) > 20, "each has a key of its own"
+    past = replay(read(path)[0])
+    assert past.state == "complete"
+    assert past.outage_seconds() > 0
+
+
+def test_a_failed_action_is_written_down_with_what_it_said() -> None:
+    life = Life(plan())
+    life.world.etcdutl_fails = "m2"
+    life.session("forward")
+    ended = [line for line in life.lines if line["event"] == "end" and line["code"]]
+    assert [(line["host"], line["step"], line["code"]) for line in ended] == [("m2", "RestoreAside", 1)]
+    assert "no space left" in ended[0]["said"]
+
+
+def test_an_undisturbed_run_touches_only_its_own_places() -> None:
+    life = Life(plan(wal=True))
+    before = life.tree()
+    assert life.session("forward") == "complete"
+    for name, tree in life.tree().items():
+        new = set(tree) - set(before[name])
+        gone = set(before[name]) - set(tree)
+        assert all(RUN in path or path == "/var/lib/etcd-runbook" for path in new), new
+        assert gone == {"/var/lib/etcd-wal/1.wal"}, "the old data is aside; the restored has other files"
