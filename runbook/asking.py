@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from runbook.lifecycle import YES, Verdict, View
+from runbook.log import logger
 from runbook.step import Probe, Question, Result
 from runbook.transport import Hosts
 
@@ -65,8 +66,13 @@ def _together(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     answers = hosts.ask(asked) if asked else {}
     views = dict.fromkeys(probes, YES)
     for host in asked:
-        pairs = zip(probes[host].questions, answers[host], strict=True)
-        views[host] = next((view for q, r in pairs if (view := judge(q, r)).verdict is not Verdict.YES), YES)
+        for question, result in zip(probes[host].questions, answers[host], strict=True):
+            view = judge(question, result)
+            if view.verdict is not Verdict.YES:
+                seen = {"host": host, "says": question.says, "verdict": str(view.verdict), "saw": view.saw}
+                logger().debug("a host does not say yes", **seen, code=result.code, seconds=round(result.seconds, 3))
+                views[host] = view
+                break
     return views
 
 

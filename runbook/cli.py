@@ -254,15 +254,17 @@ def runs_(output: str) -> None:
 @OUTPUT
 def report(run: str | None, output: str) -> None:
     """The timeline of a run, as Markdown or JSON."""
-    from runbook import report, runs
+    from runbook import bind, report, runs
     from runbook.replay import replay
 
-    lines = runs.find(run).lines()
+    found = runs.find(run)
+    lines = found.lines()
     past = replay(lines)
+    plan = bind.bound_plan(found, past)[0] if past.header else None
     if output == "json":
-        _show(report.document(lines, past), "", output)
+        _show(report.document(lines, past, plan), "", output)
     else:
-        click.echo(report.markdown(lines, past))
+        click.echo(report.markdown(lines, past, plan))
 
 
 @cli.command()

@@ -130,6 +130,7 @@ def _work(
     run: runs.Run, plan: Plan, bound: Binding, command: str, progress: Progress, work: Callable[[Engine, Journal], None]
 ) -> Replay:
     """One life of the engine on a run, with everything around it: lock, epoch, connections, view, interrupts."""
+    from runbook import log
     from runbook.asking import RealClock
     from runbook.engine import Engine
     from runbook.replay import replay
@@ -138,7 +139,9 @@ def _work(
     with run.locked() as journal, _polite_end():
         journal.epoch += 1
         journal.listener = progress
-        progress.start(plan, procedure.steps, run.id)
+        progress.start(plan, procedure.steps, run.id, journal.lines)
+        with contextlib.suppress(OSError):  # a debug log that cannot be written keeps nobody from restoring
+            log.open_log(run.path / "debug.log")
         hosts, failure = None, None
         try:
             journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
@@ -148,10 +151,14 @@ def _work(
             failure = error
         except KeyboardInterrupt:
             failure = _interrupted(run, journal)
+        except Exception:
+            log.logger().error("a fault of the program's own", exc_info=True)
+            raise
         finally:
             journal.listener = lambda _: None
             if hosts is not None:
                 hosts.close()
+            log.close_log()
         past = replay(journal.lines)
         progress.stop(failure, past)
     if failure:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runbook.procedures import scripts
 from runbook.step import Action, Command, Probe, Step, Target, Upload
+
+SCRIPTS = {text: name for name, text in vars(scripts).items() if name.isupper() and isinstance(text, str)}
+"""The names of the procedure's shell texts, by text."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Procedure:
 
 
 def words(action: Action) -> str:
-    """An action for the journal: a command's words, an upload's destination; secrets masked, scripts left out."""
+    """An action for the journal: a command's words, an upload's destination; secrets masked, scripts by name."""
     if isinstance(action, Upload):
         return f"upload {action.dest} sha256 {action.sha256}"
-    shown = ["(script)" if "\n" in str(w) else str(w) for w in action.argv]
+    shown = [f"<{SCRIPTS.get(str(w), 'script')}>" if "\n" in str(w) else str(w) for w in action.argv]
     return " ".join(shown)

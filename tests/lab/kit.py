@@ -120,6 +120,7 @@ class Desk:
 
     def take_snapshot(self) -> int:
         """A snapshot with the key ``era`` at ``kept``, after which it becomes ``lost``; its revision."""
+        self.etcdctl(self.lab.nodes[0].name, "del", "after")
         self.put("era", "kept")
         revision = self.revision(self.lab.nodes[0].name)
         self.lab.snapshot(self.snapshot)

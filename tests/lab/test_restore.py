@@ -209,7 +209,7 @@ def test_one_node_is_the_same_procedure(fresh_lab: Callable[..., Lab], tmp_path:
 
 
 def test_a_wal_directory_apart(fresh_lab: Callable[..., Lab], tmp_path: Path) -> None:
-    desk = Desk(fresh_lab(nodes=3, workers=1, wal_dir="/var/lib/etcd-wal"), tmp_path)
+    desk = Desk(fresh_lab(nodes=3, workers=1, wal_dir="/var/lib/etcd-wal/wal"), tmp_path)
     worker = next(h for h in desk.lab.hosts if h.worker)
     desk.write_plan(paths={"walDir": "/var/lib/etcd-wal/wal"}, workers=[worker.ip])
     revision = desk.take_snapshot()
@@ -221,5 +221,5 @@ def test_a_wal_directory_apart(fresh_lab: Callable[..., Lab], tmp_path: Path) ->
     desk.runbook("run", desk.plan, "--yes")
     desk.assert_restored(revision + BUMP)
     desk.runbook("finish", "--yes")
-    left = desk.lab.exec("m1", ["find", "/var/lib/etcd", "/var/lib/etcd-wal", "-name", ".*"], check=True)
+    left = desk.lab.exec("m1", ["find", "/var/lib/etcd", "/var/lib/etcd-wal/wal", "-name", ".*"], check=True)
     assert left.stdout == ""
