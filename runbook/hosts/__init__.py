@@ -3,11 +3,12 @@
 ==============  ====================================================================================
 ``address``     where a host is, as plain data
 ``keys``        what known_hosts says of it
-``connection``  one connection per host: strict keys, deadlines, dead links noticed
-``session``     one exec: a script in, framed answers out
+``login``       one hop: socket, host key, login; the only import of Fabric
+``connection``  one connection per host, kept; ``pulse`` notices the far end of a jump
+``session``     one exec: a script in, framed answers out (``frames``)
 ``wrapper``     the shell texts: asking, running detached, settling, receiving a file
 ``errands``     one host's command from the connection to the result, reconnecting where needed
-``transfer``    uploads, and the process that sends the large ones
+``transfer``    uploads, and ``sender``, the process that sends the large ones
 ``fleet``       all hosts in parallel
 ==============  ====================================================================================
 """

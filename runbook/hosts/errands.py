@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runbook.hosts import wrapper
-from runbook.hosts.connection import Again, Link, Unreachable
+from runbook.hosts.connection import Link
+from runbook.hosts.login import Again, Unreachable
 from runbook.hosts.session import Ended, Frame, Lost, Session, Silent
 from runbook.step import Command, Result, Secret
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from runbook.hosts.connection import Again, Link, Unreachable
+from runbook.hosts.connection import Link
 from runbook.hosts.frames import Frames
+from runbook.hosts.login import Again, Unreachable, connection_errors, said
 
 if TYPE_CHECKING:
     import paramiko
@@ -78,8 +79,6 @@ class Session:
     """One exec on a link. Raises :class:`Unreachable` when it cannot be opened; then nothing has been started."""
 
     def __init__(self, link: Link, command: str, nonce: str, cap: int) -> None:
-        import paramiko
-
         self._link = link
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
         link.expires = time.monotonic() + 3 * link.address.connect_timeout
@@ -89,9 +88,9 @@ class Session:
         self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
         try:
             self._channel.exec_command(command)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except connection_errors() as error:
             link.drop()
-            raise Unreachable(f"{link.address.label}: cannot start a shell: {error}", Again.LATER) from error
+            raise Unreachable(f"{link.address.label}: cannot start a shell: {said(error)}", Again.LATER) from error
 
     def __enter__(self) -> Session:
         return self
@@ -109,14 +108,33 @@ class Session:
 
     def send(self, script: bytes, *, last: bool = True) -> None:
         """Hand the script over; ``last``: nothing else follows."""
+        if self.push(script, 30) and last:
+            self.finish()
+
+    def push(self, data: bytes, patience: float) -> bool:
+        """Send all of it; False where the program has ended, and :meth:`next` tells how."""
+        self._channel.settimeout(patience)
         try:
-            self._channel.settimeout(30)
-            self._channel.sendall(script)
-            if last:
-                self._channel.shutdown_write()
-        except OSError as error:
-            if not self._channel.exit_status_ready():  # else it ended early, and next() tells how
-                raise Lost(f"the connection broke while the command was handed over: {error}") from error
+            while data:
+                # one packet takes no more; a chunk of the right size is not copied
+                data = data[self._channel.send(data) :]
+        except TimeoutError as error:
+            raise Silent(f"the host took no data for {patience:.0f}s") from error
+        except connection_errors() as error:
+            return self._broken(error)
+        return True
+
+    def finish(self) -> None:
+        """Nothing more will be sent."""
+        try:
+            self._channel.shutdown_write()
+        except connection_errors() as error:
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> bool:
+        if self._channel.exit_status_ready() and self._channel.exit_status >= 0:
+            return False
+        raise Lost(f"the connection broke while sending: {said(error)}") from error
 
     def next(self, patience: float) -> Frame:
         """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds."""

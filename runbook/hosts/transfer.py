@@ -19,8 +19,9 @@ from typing import Protocol
 
 from runbook.hosts import wrapper
 from runbook.hosts.address import Address
-from runbook.hosts.connection import Link, Unreachable
-from runbook.hosts.errands import MARGIN, START, Cut, Errand, nonce
+from runbook.hosts.connection import Link
+from runbook.hosts.errands import MARGIN, START, Errand, nonce
+from runbook.hosts.login import Unreachable
 from runbook.hosts.session import Ended, Lost, Session
 from runbook.step import Result
 
@@ -77,10 +78,13 @@ class LocalFile:
 
     def chunks(self, size: int) -> Iterator[bytes]:  # noqa: D102
         left = self._stamp[0]
-        with self._path.open("rb", buffering=0) as file:
-            while left and (chunk := file.read(min(size, left))):
-                left -= len(chunk)
-                yield chunk
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                while left and (chunk := file.read(min(size, left))):
+                    left -= len(chunk)
+                    yield chunk
+        except OSError as error:
+            raise SourceTrouble(f"cannot read {self._path}: {error.strerror}") from error
         if left or self._look() != self._stamp:
             raise SourceTrouble(f"{self._path} changed while it was sent")
 
@@ -206,7 +210,7 @@ def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.E
         )
         if source and result.code == 1 and "sha256 mismatch" in result.err:
             return replace(result, err=f"{result.err.rstrip()} ({source.verdict(what.sha256)})")
-    except (SourceTrouble, OSError) as error:
+    except SourceTrouble as error:
         # the session is closed by now, so the host has seen the end, and removes what it got
         return Result(1, err=f"{what.target.label}: {what.dest} was not delivered: {error}")
     finally:
@@ -217,22 +221,11 @@ def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.E
 
 def _stream(link: Link, session: Session, source: Source) -> None:
     """Send all chunks. Each fits one packet exactly: paramiko would cut larger ones with a copy of the rest."""
-    channel = session.channel
-    channel.settimeout(wrapper.STALL)
-    try:
-        for chunk in source.chunks(channel.out_max_packet_size - 64):
-            link.expires = time.monotonic() + 3 * wrapper.STALL
-            sent = channel.send(chunk)
-            while sent < len(chunk):
-                chunk = chunk[sent:]
-                sent = channel.send(chunk)
-        channel.shutdown_write()
-    except TimeoutError as error:
-        raise Lost(f"the host took no data for {wrapper.STALL}s") from error
-    except OSError as error:
-        # the script may have ended early and told why: then its answer is there to be read
-        if not channel.exit_status_ready() or channel.exit_status < 0:
-            raise Lost(f"the connection broke while sending: {error}") from error
+    for chunk in source.chunks(session.channel.out_max_packet_size - 64):
+        link.expires = time.monotonic() + 3 * wrapper.STALL
+        if not session.push(chunk, wrapper.STALL):
+            return  # the script has ended early, and its answer says why
+    session.finish()
 
 
 def by_process(link: Link, what: Delivery, stop: threading.Event) -> Result:
@@ -263,6 +256,3 @@ def by_process(link: Link, what: Delivery, stop: threading.Event) -> Result:
         return Result(**json.loads(said))
     except (ValueError, TypeError):
         return Result(None, err=f"{what.target.label}: the sender process was ended or died (exit {sender.returncode})")
-
-
-__all__ = ["LARGE", "Bytes", "Cut", "Delivery", "LocalFile", "NodeFile", "by_process", "deliver"]

@@ -1,0 +1,252 @@
+"""Uploads over real SSH: complete and proven, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runbook.hosts import transfer, wrapper
+from runbook.step import Result, Upload
+from tests.lab import hosts_kit
+from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, meanwhile
+
+pytestmark = pytest.mark.lab
+bench = hosts_kit.bench
+quiet_lab = hosts_kit.quiet_lab
+DEST = f"{RUN_DIR}/it's the file"
+SMALL = os.urandom(300_000)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 MiB: enough to be cut in the middle, and above the size that gets a process of its own."""
+    path = tmp_path_factory.mktemp("large") / "the snapshot.db"
+    with path.open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1 << 20))
+    return path
+
+
+def large_sha(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def there(bench: Bench, host: str = "m1") -> list[str]:
+    """Everything that an upload could have left beside the wrapper's own files."""
+    names = bench.sh(f"ls -A {RUN_DIR}", host).splitlines()
+    return [n for n in names if n not in ("commands", "epoch", "lock", "running")]
+
+
+def one(bench: Bench, upload: Upload, user: str = "ops", host: str = "m1") -> Result:
+    return bench.connect(host, user=user).act({host: [upload]}, bench.key(), Witness())[host]
+
+
+def test_small_ones_to_all_hosts_as_any_user(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_bytes(SMALL)
+    fleet = bench.connect("m1", "m2", "m3", user="ops")
+    uploads = [
+        Upload(DEST, sha(SMALL), content=SMALL, mode=0o640),
+        Upload(f"{RUN_DIR}/b", sha(SMALL), source=str(file)),
+    ]
+    results = fleet.act(dict.fromkeys(("m1", "m2", "m3"), uploads), bench.key(), Witness())
+    assert all(r.ok and "proven" in r.err for r in results.values()), results
+    for host in ("m1", "m2", "m3"):
+        assert there(bench, host) == ["b", "it's the file"]
+        assert bench.sh(f'stat -c "%a %U %s" "{DEST}"; sha256sum <{RUN_DIR}/b', host).split()[:4] == [
+            "640",
+            "root",
+            "300000",
+            sha(SMALL),
+        ]
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_tiny_ones(bench: Bench, content: bytes) -> None:
+    assert one(bench, Upload(DEST, sha(content), content=content)).ok
+    assert bench.sh(f'cat "{DEST}"') == content.decode()
+
+
+def test_a_large_one_goes_by_processes_and_is_not_sent_twice(bench: Bench, large: Path) -> None:
+    fleet = bench.connect("m1", "m2", user="ops")
+    upload = Upload(DEST, large_sha(large), source=str(large))
+    results = fleet.act({h: [upload] for h in ("m1", "m2")}, bench.key(), Witness())
+    assert all(r.ok and "proven" in r.err for r in results.values()), results
+    assert bench.sh(f'sha256sum <"{DEST}"', "m2").split()[0] == upload.sha256
+    again = fleet.act({h: [upload] for h in ("m1", "m2")}, bench.key(), Witness())
+    assert all(r.ok and "nothing was sent" in r.err for r in again.values()), again
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_mismatch_leaves_nothing_and_says_where_the_fault_is(bench: Bench, large: Path, size: str) -> None:
+    wrong = "0" * 64
+    small = Upload(DEST, wrong, content=SMALL)
+    result = one(bench, small if size == "small" else Upload(DEST, wrong, source=str(large)))
+    assert result.code == 1
+    assert "sha256 mismatch" in result.err
+    assert (sha(SMALL) if size == "small" else large_sha(large)) in result.err
+    assert "has itself the sha256" in result.err
+    assert there(bench) == []
+
+
+def wait_for_half(bench: Bench) -> None:
+    """Until the host has received a good part of the large file."""
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit:
+        sizes = bench.sh(f"stat -c %s {RUN_DIR}/*.part", check=False).split()
+        if sizes and int(sizes[0]) > 20_000_000:
+            return
+    raise AssertionError("nothing came")
+
+
+def test_a_connection_cut_in_the_middle_is_made_again_and_the_file_comes(bench: Bench, large: Path) -> None:
+    with meanwhile(0, lambda: wait_for_half(bench), bench.cut):
+        result = one(bench, Upload(DEST, large_sha(large), source=str(large)))
+    assert result.ok, result
+    assert there(bench) == ["it's the file"]
+    assert bench.sh(f'sha256sum <"{DEST}"').split()[0] == large_sha(large)
+
+
+def test_a_sender_killed_in_the_middle_leaves_nothing(bench: Bench, large: Path) -> None:
+    fleet, results = bench.connect(user="ops"), []
+    link = fleet._links["m1"]
+    upload = Upload(DEST, large_sha(large), source=str(large))
+    thread = threading.Thread(target=lambda: results.append(fleet.act({"m1": [upload]}, bench.key(), Witness())["m1"]))
+    thread.start()
+    wait_for_half(bench)
+    link.drop()
+    thread.join(10)
+    assert results[0].unknown
+    assert fleet.settle(["m1"], 20)["m1"].ok
+    assert there(bench) == []
+
+
+def test_a_pulled_cable_leaves_nothing_once_the_host_notices(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    large: Path,
+) -> None:
+    monkeypatch.setattr(wrapper, "STALL", 2)
+    monkeypatch.setattr(transfer, "LARGE", 1 << 40)  # in this process, where the patch holds
+    fleet = bench.connect(connect_timeout=2.0)
+    upload = Upload(DEST, large_sha(large), source=str(large), timeout=5)
+    with meanwhile(0, lambda: wait_for_half(bench), lambda: bench.lab.unplug("m1")):
+        monkeypatch.setattr("runbook.hosts.errands.MARGIN", 1.0)
+        result = fleet.act({"m1": [upload]}, bench.key(), Witness())["m1"]
+    assert result.unknown
+    limit = time.monotonic() + 15
+    while there(bench) and time.monotonic() < limit:
+        time.sleep(0.2)
+    assert there(bench) == [], "without any connection the host cleans up by itself"
+    bench.lab.plug("m1")
+    assert fleet.settle(["m1"], 20)["m1"].ok
+
+
+def test_the_senders_end_with_their_parent(bench: Bench, large: Path) -> None:
+    """The parent dies without a word: its end of the senders' standard input closes."""
+    import signal
+    import subprocess
+    import sys
+
+    fleet = bench.connect()
+    target = fleet._targets["m1"]
+    what = transfer.Delivery(
+        fleet._links["m1"].address,
+        DEST,
+        large_sha(large),
+        0o600,
+        60,
+        target.run_dir,
+        "prod-1",
+        1,
+        "k.0",
+        "{}",
+        (),
+        str(large),
+    )
+    code = (
+        "import sys, threading; sys.path.insert(0, sys.argv[1]); from runbook.hosts import transfer;"
+        "what = transfer.Delivery.from_json(sys.argv[2]); from runbook.hosts.connection import Link;"
+        "transfer.by_process(Link(what.target), what, threading.Event())"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    parent = subprocess.Popen([sys.executable, "-c", code, root, what.to_json()])
+    wait_for_half(bench)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    limit = time.monotonic() + 10
+    while there(bench) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert there(bench) == []
+
+
+def test_from_one_nodes_disk_to_another_and_to_itself(bench: Bench, large: Path) -> None:
+    fleet = bench.connect("m1", "m2", "m3", user="ops")
+    first = Upload(f"{RUN_DIR}/source", large_sha(large), source=str(large))
+    assert fleet.act({"m1": [first]}, bench.key(), Witness())["m1"].ok
+    upload = Upload(DEST, large_sha(large), source=f"{RUN_DIR}/source", source_node="m1")
+    results = fleet.act({h: [upload] for h in ("m1", "m2", "m3")}, bench.key(), Witness())
+    assert all(r.ok and "proven" in r.err for r in results.values()), results
+    for host in ("m1", "m2", "m3"):
+        assert bench.sh(f'sha256sum <"{DEST}"', host).split()[0] == large_sha(large)
+    none = Upload(DEST, sha(SMALL), source=f"{RUN_DIR}/none", source_node="m1")
+    results = fleet.act({h: [none] for h in ("m1", "m2")}, bench.key(), Witness())
+    assert [r.code for r in results.values()] == [1, 1]
+    assert all("none" in r.err and "No such file" in r.err for r in results.values()), results
+    unknown = Upload(DEST, sha(SMALL), source="/x", source_node="m9")
+    assert "no host m9" in fleet.act({"m2": [unknown]}, bench.key(), Witness())["m2"].err
+
+
+def test_a_source_that_is_missing_or_changes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = one(bench, Upload(DEST, sha(SMALL), source=str(tmp_path / "none")))
+    assert (result.code, "cannot read" in result.err) == (1, True)
+    file = tmp_path / "grows"
+    file.write_bytes(os.urandom(20_000_000))
+    chunks = transfer.LocalFile.chunks
+
+    def growing(self: transfer.LocalFile, size: int) -> object:
+        for number, chunk in enumerate(chunks(self, size)):
+            if number == 3:
+                os.truncate(file, 10_000_000)
+            yield chunk
+
+    monkeypatch.setattr(transfer.LocalFile, "chunks", growing)
+    result = one(bench, Upload(DEST, sha(SMALL), source=str(file)))
+    assert result.code == 1
+    assert "changed while it was sent" in result.err
+    assert bench.connect().settle(["m1"], 10)["m1"].ok
+    assert there(bench) == []
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(bench: Bench) -> None:
+    bench.sh(f"mkdir {RUN_DIR}/small; mount -t tmpfs -o size=4m tmpfs {RUN_DIR}/small")
+    try:
+        data = os.urandom(20_000_000)
+        result = one(bench, Upload(f"{RUN_DIR}/small/f", sha(data), content=data))
+        assert result.code == 1
+        assert "No space left on device" in result.err
+        assert "cannot write" in result.err
+        assert bench.sh(f"ls -A {RUN_DIR}/small") == ""
+    finally:
+        bench.sh(f"umount {RUN_DIR}/small")
+
+
+def test_uploads_are_refused_as_commands_are(bench: Bench) -> None:
+    bench.connect(epoch=5).settle(["m1"], 0)
+    upload = Upload(DEST, sha(SMALL), content=SMALL)
+    assert one(bench, upload).code == 97
+    bench.sh('echo \'{"run": "prod-2"}\' >/var/lib/etcd-runbook.lock')
+    fleet = bench.connect(epoch=6)
+    assert fleet.act({"m1": [upload]}, bench.key(), Witness())["m1"].code == 98
+    bench.sh(f"rm -rf {RUN_DIR}")
+    assert fleet.act({"m1": [upload]}, bench.key(), Witness())["m1"].code == 95
