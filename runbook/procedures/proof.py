@@ -79,7 +79,8 @@ def _hashes(n: Target, result: Result) -> str:
     seen = parse.hashkv(rest)
     cluster, planned = planned_ids(n)
     if len(seen) != len(planned) or {s.member_id for s in seen} != set(planned):
-        return f"{len(seen)} of {len(planned)} members gave a hash"
+        ids = ", ".join(f"{s.member_id:x}" for s in seen)
+        return f"the hashes come from {len(seen)} members ({ids}), not from the {len(planned)} planned ones"
     if {s.cluster_id for s in seen} != {cluster}:
         return "a hash comes from another cluster"
     if len({(s.hash, s.compact_revision) for s in seen}) > 1:
@@ -123,8 +124,9 @@ def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
     if brief:
         return proof
     status = ask("endpoint", "status", "--cluster", "-w", "json")
-    proof &= probe("every member answers", status, _judged(_endpoints, n))
+    # Before the members' status, which tells of alarms too, but not what to do about them.
     proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n))
+    proof &= probe("every member answers", status, _judged(_endpoints, n))
     if n.plan.cluster.mark_compacted:
         old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
         proof &= probe("older revisions are compacted", old, _judged(_compacted, n))
