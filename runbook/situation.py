@@ -45,6 +45,8 @@ def meaning(past: Replay) -> str:
         return (
             "the old data, manifests and services are back" if past.begun("StopControllers") else "nothing was changed"
         )
+    if past.closed and past.begun("StopControllers"):
+        return "the restored cluster serves; nothing of the run is left on the hosts, so there is no way back"
     if past.state == "complete":
         return "the restored cluster serves; the old data is kept beside it until `runbook finish`"
     if not past.begun("StopControllers") or past.steps["StopControllers"] == "UNDONE":
