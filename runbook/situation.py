@@ -80,4 +80,4 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
         "rolling-back": (f"runbook resume {run}",),
         "stuck": (f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else ""),),
     }
-    return by_state.get(past.state, (f"runbook resume {run}", back, f"runbook status {run}"))
+    return by_state.get(past.state, (f"runbook resume {run}", back))
