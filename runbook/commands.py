@@ -46,14 +46,15 @@ def enter_lab(plan: Plan) -> None:
 
     Strict host keys make it safe: only that lab's hosts have the keys that the file names.
     """
-    if not str(plan.nodes[0].ssh.known_hosts_file).startswith("/run/runbook-lab/"):
+    known = plan.nodes[0].ssh.known_hosts_file
+    if known.name != "known_hosts" or known.parent.parent != Path("/run/runbook-lab"):
         return
     from runbook.lab import Lab
 
-    lab = Lab.of_known_hosts(plan.nodes[0].ssh.known_hosts_file)
+    lab = Lab.of_known_hosts(known)
     if lab is None:
         raise UsageError(
-            f"the plan's knownHostsFile {plan.nodes[0].ssh.known_hosts_file} belongs to a lab that is not up",
+            f"the plan's knownHostsFile {known} belongs to a lab that is not up",
             next=("runbook lab up",),
         )
     lab.enter_operator()
