@@ -202,10 +202,10 @@ class RestoreAside(Step):
         return [script(scripts.UNRESTORE, *restore_words(n), timeout=n.plan.timeouts.restore)]
 
     def undone(self, n: Target) -> Probe:
-        data, _, run = data_words(n)
-        paths = (f"{n.run_dir}/restored", f"{data}/.{run}.restored", f"{data}/.{run}.restoring")
+        data, wal, run = data_words(n)
+        hidden = [f"{place}/.{run}.{name}" for place in (data, wal) if place for name in ("restored", "restoring")]
         says = "nothing restored is left beside the data"
-        return look(says, scripts.ABSENT, *paths, timeout=n.plan.timeouts.command)
+        return look(says, scripts.ABSENT, f"{n.run_dir}/restored", *hidden, timeout=n.plan.timeouts.command)
 
 
 # --- Outage: stop all, swap all, start all. ---

@@ -88,7 +88,7 @@ def _ended(life: Life, case: Case, *, restored: bool) -> list[str]:
 def _forward(life: Life, case: Case, ended: str) -> list[str]:
     if life.state == "complete" and ended == "complete":
         return _ended(life, case, restored=True)
-    if case.second >= 0:
+    if case.second >= 0 and life.state != "complete":
         life.session("forward", Fuse(case.second, case.second_kind))
     rolling = life.state in ("rolling-back", "stuck", "rolled-back")
     again = life.session("forward") if life.state not in ("rolled-back", "complete") else life.state
