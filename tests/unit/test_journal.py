@@ -240,7 +240,9 @@ def test_a_secret_is_never_written() -> None:
 
 def test_a_script_is_not_written_out() -> None:
     shown = words(Command(("sh", "-c", "set -eu\nrm x\n", "runbook", "/a")))
-    assert shown == "sh -c (script) runbook /a"
+    assert "rm x" not in shown
+    assert shown.startswith("sh -c ")
+    assert shown.endswith(" runbook /a")
 
 
 def test_no_step_brings_a_secret_in_the_clear() -> None:
