@@ -227,9 +227,12 @@ def test_the_users_ssh_config_leads_the_way(
     fleet = bench.fleet(bench.target("m2", "behind", identity_file=None))
     assert only(fleet.ask({"m2": [ask("hostname; echo ${SSH_AUTH_SOCK-none}")]}), "m2").out == "m2\nnone\n"
     assert only(fleet.ask({"m2": [ask("echo ${SSH_CONNECTION%% *}")]}), "m2").out == "10.0.1.10\n"
+    # with a permanent neighbour, m1 does not hear from its own kernel that m2 is gone
+    bench.sh("set -- $(ip neigh show 10.0.1.11); ip neigh replace 10.0.1.11 dev $3 lladdr $5 nud permanent")
     begun = time.monotonic()
-    bench.lab.unplug("m2")
-    answer = only(fleet.ask({"m2": [ask("sleep 60", 60)]}), "m2")
+    with meanwhile(1.0, lambda: bench.lab.unplug("m2")):
+        answer = only(fleet.ask({"m2": [ask("sleep 60", 60)]}), "m2")
+    bench.sh("ip neigh del 10.0.1.11 dev $(ip -o neigh show 10.0.1.11 | cut -d ' ' -f 3)")
     assert answer.unknown
     assert time.monotonic() - begun < 20, "the far end is asked whether it lives"
 
