@@ -137,15 +137,15 @@ sync -- "${3%/*}"
 
 CLEAR = r"""
 set -eu
-if [ ! -e "$1/restored" ]; then
-  mkdir -p -m 700 -- "$2"
-  rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
-  if [ -n "$3" ]; then
-    rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
-  fi
+rm -f -- "$1/restored" "$1/.restored"
+sync -- "$1"
+mkdir -p -m 700 -- "$2"
+rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
+if [ -n "$3" ]; then
+  rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
 fi
 """
-"""run dir, data, wal or "", run. An attempt that was cut off leaves a directory that would block the next."""
+"""run dir, data, wal or "", run. What an attempt left would block the next; the marker goes first."""
 
 FIT = r"""
 set -eu

@@ -245,8 +245,11 @@ def api_ready(n: Target) -> Probe:
     def judge(result: Result) -> str:
         if result.ok:
             return ""
-        failing = parse.readyz(result.out + "\n" + result.err)
-        return f"not ready: {', '.join(failing)}" if failing else f"does not answer: {result.tail(1)}"
+        try:
+            failing = parse.readyz(result.out + "\n" + result.err)
+        except parse.ParseError:  # no list of checks: refused, timed out, unauthorized, or a proxy's words
+            return f"does not answer: {result.tail(1)}"
+        return f"not ready: {', '.join(failing) or result.tail(1)}"
 
     return probe("the API server is ready", kubectl(n, "get", "--raw", "/readyz?verbose", timeout=10), judge)
 
