@@ -2,13 +2,13 @@
 # The guide's restore of three control planes, as an experienced person would have scripted it: its commands, in its
 # order, over plain ssh, host by host. tests/bench/outage.py compares runbook with it.
 #
-#   baseline.sh SSH_CONFIG SNAPSHOT BUMP
+#   baseline.sh SSH_CONFIG SNAPSHOT BUMP POLL
 #
 # The snapshot lies here and, as in the guide, already on the first node as /opt/backup/etcd.db; the others get it in
 # step 2. More options for ssh and scp may stand in $SSH_OPTIONS.
 #
 # It is meant to be as quick as the guide allows: one ssh for each host and step, with the waiting done on the host; no
-# sleeps but those between two polls, which are the engine's own (0.2 s); nothing that the guide does not ask for.
+# sleeps but those of POLL seconds between two polls, which are the engine's own; nothing that the guide does not ask for.
 # Prints a line "NAME SECONDS-SINCE-1970" where each part begins; outage_begins is the host's own time, just before the
 # first mv, so that the connection to it is not counted.
 set -eu
@@ -16,6 +16,7 @@ set -eu
 config=$1
 snapshot=$2
 bump=$3
+poll=$4
 nodes='m1 m2 m3'
 others='m2 m3'
 there=/opt/backup/etcd.db
@@ -52,7 +53,7 @@ for node in $nodes; do
   first=
 done
 for node in $nodes; do
-  on "$node" "while crictl ps | grep -qE 'etcd|apiserver'; do sleep 0.2; done"
+  on "$node" "while crictl ps | grep -qE 'etcd|apiserver'; do sleep $poll; done"
 done
 
 # Step 2: distribute the snapshot.
@@ -75,13 +76,13 @@ mark start_etcd
 for node in $nodes; do
   on "$node" "mv /tmp/etcd.yaml /etc/kubernetes/manifests/"
 done
-on m1 "until $etcdctl endpoint health; do sleep 0.2; done" >&2
+on m1 "until $etcdctl endpoint health; do sleep $poll; done" >&2
 mark start_api_servers
 for node in $nodes; do
   on "$node" "mv /tmp/kube-apiserver.yaml /etc/kubernetes/manifests/"
 done
 for node in $nodes; do
-  on "$node" "until $kubectl get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done"
+  on "$node" "until $kubectl get --raw /readyz >/dev/null 2>&1; do sleep $poll; done"
 done
 mark outage_ends
 

@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # as a script it knows only its own directory
 
+from runbook.asking import POLL  # noqa: E402
 from runbook.journal import read as read_journal  # noqa: E402
 from runbook.lab import Lab  # noqa: E402
 from runbook.replay import replay  # noqa: E402
@@ -74,12 +77,19 @@ spec:
 
 @dataclass
 class Seen:
-    """One restore: seconds of outage and in all; of runbook's also whose time it was."""
+    """One restore: seconds of outage and in all; of runbook's also its CPU here, and whose time it was."""
 
     outage: float
     total: float
+    cpu: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     steps: dict[str, shares.Share] = field(default_factory=dict)
+
+
+def children_cpu() -> float:
+    """CPU seconds of the processes waited for so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Bench:
@@ -132,7 +142,7 @@ class Bench:
             raise SystemExit("the snapshot cannot be put on the first node")
         bump = self.between()
         script = ["sh", str(Path(__file__).with_name("baseline.sh"))]
-        argv = [*script, str(self.lab.ssh_config), str(self.snapshot(mb)), str(bump)]
+        argv = [*script, str(self.lab.ssh_config), str(self.snapshot(mb)), str(bump), str(POLL)]
         out, err = self.scratch / "script.out", self.scratch / "script.err"
         with out.open("w") as stdout, err.open("w") as stderr:  # files: a control master would keep a pipe open
             env = {**os.environ, "SSH_OPTIONS": options}
@@ -145,7 +155,7 @@ class Bench:
             self.lab.exec(host.name, ["rm", "-rf", "/var/lib/etcd.bak", "/opt/backup"], check=True)
         marks = list(at)[1:]
         parts = {name: at[after] - at[name] for name, after in pairwise(marks)}
-        return Seen(at["outage_ends"] - at["outage_begins"], at["ends"] - at["begins"], parts)
+        return Seen(at["outage_ends"] - at["outage_begins"], at["ends"] - at["begins"], parts=parts)
 
     def by_script_with_master(self, mb: int) -> Seen:
         """The script with one connection for each host, kept open; the guide has none."""
@@ -167,16 +177,16 @@ class Bench:
             f'    - {{name: {h.name}, host: {h.ip}, peerURLs: ["https://{h.ip}:2380"]}}' for h in self.lab.nodes
         )
         plan.write_text(PLAN.format(snapshot=self.snapshot(mb), bump=bump, nodes=nodes, lab=self.lab))
-        since = time.time()
+        since, cpu = time.time(), children_cpu()
         self.runbook(state, "tests.bench.traced", str(trace), "run", str(plan), "--yes")
-        until = time.time()
+        until, cpu = time.time(), children_cpu() - cpu
         (run,) = (state / "runs").iterdir()
         lines, _ = read_journal(run / "journal.jsonl")
         records = shares.Records(lines, traced.read(trace), self.ran(run.name), since, until)
         steps = shares.by_step(records)
         self.proven(bump)
         self.runbook(state, "runbook.cli", "finish", "--yes")
-        return Seen(replay(lines).outage_seconds(), until - since, steps=steps)
+        return Seen(replay(lines).outage_seconds(), until - since, cpu, steps=steps)
 
     def runbook(self, state: Path, module: str, *words: str) -> None:
         """One command; SystemExit with its last words where it fails."""
@@ -231,6 +241,7 @@ class Figures:
                 "own": median(w.own for w in whole),
                 "waiting": median(w.theirs for w in whole),
                 "transfer": median(w.transfer for w in whole),
+                "cpu": median(s.cpu for s in ours),
                 "steps": {n: {**vars(share), "own": share.own} for n, share in steps.items()},
             }
         return {"sizes": sizes, "load_averages": self.loads, "cores": os.cpu_count(), "goals": goals(sizes)}
@@ -282,6 +293,7 @@ def text(document: Mapping[str, Any]) -> str:
         ]
         sums = (median(size["total"]["runbook"]), size["waiting"], size["transfer"], size["own"])
         out.append("  {:42}{:5.2f} s{:7.2f} s{:8.2f} s{:5.2f} s".format("together", *sums))
+        out.append(f"  CPU of runbook's own processes: {size['cpu']:.2f} s")
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in size["script_parts"].items())
         out.append(f"  the script's parts, in seconds: {parts}")
     out += ["", f"load averages {document['load_averages']} on {document['cores']} cores"]
@@ -299,6 +311,9 @@ def main() -> None:
     asked = parser.parse_args()
     sizes = (SMALL,) if asked.quick else (SMALL, LARGE)
     lab = Lab(NAME)
+    if lab.is_up:
+        raise SystemExit(f"a lab of this name is up: `runbook lab --name {NAME} down` takes it away")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as end:
         scratch = end.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp"))  # on a disk, as a snapshot is
         end.callback(lab.down)
