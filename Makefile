@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit lab-test sweep faults bench setup tools lock docs clean
+.PHONY: help demo test lint unit lab-test faults bench setup tools lock docs clean
 
 help:
 	@echo "make demo    boot a lab, restore it, kill the engine half-way, resume, prove the result (under 90 s)"
@@ -36,11 +36,8 @@ unit: setup
 lab-test: setup tools
 	$(BIN)/pytest -q -m "lab"
 
-sweep: setup
-	$(BIN)/python -m tests.fake.sweep
-
-faults: sweep tools
-	$(BIN)/pytest -q -m "sweep"
+faults: setup tools
+	$(BIN)/pytest -q --timeout 3600 -m "sweep" --durations 10
 
 bench: setup tools
 	$(BIN)/python tests/bench/startup.py

@@ -8,6 +8,7 @@ row; and an exception in ``finalize_event`` is swallowed, so nothing is done the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from typing import Any, Protocol
 from transitions import EventData, Machine
 
 from runbook.step import Step
+
+
+logging.getLogger("transitions").setLevel(logging.ERROR)
+# It warns of every trigger that a model spells out as a method of its own, which is what StepRun wants.
 
 
 class Verdict(StrEnum):

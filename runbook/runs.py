@@ -30,8 +30,9 @@ def state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME")
     path = Path(own) if own else (Path(base) if base else Path.home() / ".local/state") / "runbook"
     try:
-        (path / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / "runs").mkdir(mode=0o700, exist_ok=True)
+        (path / "runs").chmod(0o700)  # not its parent: that may be a directory of the responder's own
     except OSError as error:
         raise RunbookError(
             f"{path}: the journal's directory cannot be made: {error.strerror}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,24 @@ def test_killed_twice_in_a_row(desk: Desk) -> None:
     desk.kill_at(("run", desk.plan, "--yes"), ends("SwapData"))
     seen = len(desk.lines())
     desk.kill_at(("resume",), begins("StartEtcd"), after=seen)
+    desk.runbook("resume")
+    desk.assert_restored(revision + BUMP)
+    desk.runbook("finish", "--yes")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("point", ["restoring aside", "stopping etcd"])
+def test_interrupted(desk: Desk, number: signal.Signals, point: str) -> None:
+    desk.write_plan()
+    revision = desk.take_snapshot()
+    process = desk.popen("run", desk.plan, "--yes")
+    while process.poll() is None and not any(POINTS[point](line) for line in desk.lines()):
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "runbook resume" in err
+    assert desk.status()["state"] == "halted"
     desk.runbook("resume")
     desk.assert_restored(revision + BUMP)
     desk.runbook("finish", "--yes")
