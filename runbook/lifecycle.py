@@ -20,7 +20,6 @@ from transitions import EventData, Machine
 
 from runbook.step import Step
 
-
 logging.getLogger("transitions").setLevel(logging.ERROR)
 # It warns of every trigger that a model spells out as a method of its own, which is what StepRun wants.
 
