@@ -50,9 +50,9 @@ class Engine:
 
         Raises Refused or Held (preparing failed and was undone), Halted, Unverified.
         """
+        self._hold()
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
-        self._hold()
         for current in self.steps:
             if current.state in FINISHED:
                 continue
@@ -120,9 +120,9 @@ class Engine:
 
     def backward(self, why: str) -> None:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
+        self._hold()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         begun = [s for s in self.steps if s.state != "PENDING"]
-        self._hold()
         for current in reversed(begun):
             if current.state == "UNDONE":
                 continue
