@@ -72,7 +72,7 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first."""
     back = f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")
     if past.closed:
-        return ("runbook run PLAN",)
+        return (f"runbook report {run}",) if past.begun("StopControllers") else ("runbook run PLAN",)
     by_state: dict[str, tuple[str, ...]] = {
         "complete": (f"runbook report {run}", f"runbook finish {run}", back),
         "unverified": (f"runbook resume {run}", f"runbook finish {run} --accept", back),
