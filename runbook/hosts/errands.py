@@ -134,6 +134,8 @@ class Errand:
     the key what was started.
     """
 
+    doubt = "the command may have run, or may still run there"
+
     def __init__(self, link: Link, timeout: float, stop: threading.Event) -> None:
         self._link = link
         self._stop = stop
@@ -143,12 +145,17 @@ class Errand:
         self.started = False
         """A script was handed over, at least in part: something may be under way on the host."""
 
-    def run(self, script: Callable[[str], bytes], where: str, stream: Streaming | None = None) -> Result:
-        """Send the script until its end is known or the time is over. ``where`` names its output's file on the host."""
+    def run(
+        self, script: Callable[[str], bytes], where: str, stream: Streaming | None = None, gap: float = GAP
+    ) -> Result:
+        """Send the script until its end is known or the time is over.
+
+        ``where`` names its output's file on the host. ``gap`` is the silence after which it is sent again.
+        """
         pause = 0.2
         while True:
             try:
-                return self._converse(script, where, stream)
+                return self._converse(script, where, stream, gap)
             except Unreachable as error:
                 why = str(error)
                 if not self.started:
@@ -162,7 +169,7 @@ class Errand:
                 break
             self._stop.wait(pause)
             pause = min(3.0, pause * 1.6)
-        return Result(None, err=f"{why}; the command may have run, or may still run there", seconds=self._seconds)
+        return Result(None, err=f"{why}; {self.doubt}", seconds=self._seconds)
 
     @property
     def _seconds(self) -> float:
@@ -171,7 +178,7 @@ class Errand:
     def _left(self) -> float:
         return max(0.5, self._until - time.monotonic())
 
-    def _converse(self, script: Callable[[str], bytes], where: str, stream: Streaming | None) -> Result:
+    def _converse(self, script: Callable[[str], bytes], where: str, stream: Streaming | None, gap: float) -> Result:
         word = nonce()
         text = script(word)
         elevates = self._link.address.elevates
@@ -184,16 +191,16 @@ class Errand:
             except Ended as error:
                 return Result(error.code, err=refusal(self._link, error), seconds=self._seconds)
             try:
-                frame = self._end(session)
+                frame = self._end(session, gap)
                 if stream and frame.name == "go":
                     stream(session)
-                    frame = self._end(session, self._left())
+                    frame = self._end(session, gap)
             except Ended as error:
                 said = f"the wrapper's shell ended with {error.code}: {error.said}"
                 return Result(None, err=f"{self._link.address.label}: {said}", seconds=self._seconds)
         return self._judge(frame, where)
 
-    def _end(self, session: Session, gap: float = GAP) -> Frame:
+    def _end(self, session: Session, gap: float) -> Frame:
         """The frame after the signs of life."""
         while True:
             frame = session.next(min(gap, self._left()))

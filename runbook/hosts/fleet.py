@@ -32,12 +32,14 @@ class Call:
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        self.given_up: set[str] = set()
+        """Hosts whose thread did not come back; they have had their answer."""
         self._telling = threading.Lock()
 
-    def tell(self, callback: Callable[[], None]) -> None:
-        """Call the witness; raises :class:`Interruption` when the caller has left."""
+    def tell(self, host: str, callback: Callable[[], None]) -> None:
+        """Call the witness; raises :class:`Interruption` when nobody waits for this host any more."""
         with self._telling:
-            if self.stop.is_set():
+            if self.stop.is_set() or host in self.given_up:
                 raise Interruption
             callback()
 
@@ -76,8 +78,9 @@ class Fleet:
         """See :meth:`runbook.transport.Hosts.settle`."""
 
         def work(link: Link, call: Call) -> Result:
-            guarded = self._guarded(link)
-            return errands.Errand(link, wait, call.stop).run(lambda word: guarded.settle(word, wait), "")
+            guarded, errand = self._guarded(link), errands.Errand(link, wait, call.stop)
+            errand.doubt = "whether a command still runs there is not known"
+            return errand.run(lambda word: guarded.settle(word, wait), "")
 
         return self._each(hosts, work, lambda _, why: Result(None, err=why))
 
@@ -95,9 +98,9 @@ class Fleet:
         name, last = link.address.name, Result(0)
         for number, action in enumerate(actions):
             own = wrapper.checked_key(f"{key}.{number}")
-            call.tell(lambda own=own, action=action: witness.begins(name, own, action))  # type: ignore[misc]
+            call.tell(name, lambda own=own, action=action: witness.begins(name, own, action))  # type: ignore[misc]
             result = self._one(link, action, own, call)
-            call.tell(lambda own=own, action=action, result=result: witness.ended(name, own, action, result))  # type: ignore[misc]
+            call.tell(name, lambda own=own, action=action, result=result: witness.ended(name, own, action, result))  # type: ignore[misc]
             if result.ok:
                 last = result
             elif not (isinstance(action, Command) and action.optional):
@@ -173,7 +176,7 @@ class Fleet:
         answers: dict[str, T] = {}
         failures: list[BaseException] = []
         try:
-            self._gather(wanted, answers, failures, done, unknown)
+            self._gather(wanted, answers, failures, done, unknown, call)
         except BaseException:
             call.leave()
             for name in wanted:
@@ -191,6 +194,7 @@ class Fleet:
         failures: list[BaseException],
         done: queue.SimpleQueue[tuple[str, T | BaseException]],
         unknown: Callable[[str, str], T],
+        call: Call,
     ) -> None:
         """Collect the answers, and cut off the hosts whose thread is stuck."""
         cut: dict[str, float] = {}
@@ -201,11 +205,16 @@ class Fleet:
                 now = time.monotonic()
                 for name in left:
                     link = self._links[name]
-                    if now > link.expires and name not in cut:
-                        cut[name] = now
-                        link.drop()
-                    elif name in cut and now > cut[name] + 3:
+                    if now <= link.expires:
+                        continue
+                    if cut.get(name) == link.expires:  # nothing has moved since it was cut off
+                        call.given_up.add(name)
                         answers[name] = unknown(name, f"{link.address.label}: no answer before its deadline")
+                    else:
+                        link.drop()
+                        link.expires = cut[name] = now + 3
+                continue
+            if name in answers:
                 continue
             if isinstance(answer, BaseException):
                 failures.append(answer)

@@ -51,11 +51,14 @@ def ssh_config(address: Address) -> tuple[Any, dict[str, Any]]:
     """Fabric's configuration, and what ``~/.ssh/config`` says of the host."""
     import fabric
 
-    # a fabric.yaml on this machine may not change how hosts are reached
-    config = fabric.Config(
-        overrides={"gateway": None, "connect_kwargs": {}, "authentication": {"strategy_class": None}}
-    )
-    return config, config.base_ssh_config.lookup(address.host)
+    try:
+        # lazy: a fabric.yaml on this machine may not change how hosts are reached
+        config = fabric.Config(lazy=True)
+        config.merge()
+        config.load_ssh_config()
+        return config, config.base_ssh_config.lookup(address.host)
+    except Exception as error:
+        raise Unreachable(f"{address.label}: ~/.ssh/config cannot be followed: {error}", Again.NEVER) from error
 
 
 def jumps(address: Address) -> list[str]:
@@ -225,7 +228,8 @@ def _log_in(connection: Any, address: Address, sock: Sock, known: KnownKeys, unt
     except Unreachable:
         connection.client.close()
         raise
-    except connection_errors() as error:
+    except Exception as error:
+        # beside its own errors paramiko lets through what a strange key file makes cryptography or base64 say
         transport = connection.client.get_transport()
         refused = transport is not None and transport.is_active() and transport.initial_kex_done
         connection.client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ class Session:
     def __init__(self, link: Link, command: str, nonce: str, cap: int) -> None:
         self._link = link
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
-        link.expires = time.monotonic() + 3 * link.address.connect_timeout
+        # every phase has its own deadline; this one is for a thread that is stuck in spite of them
+        link.expires = time.monotonic() + 6 * link.address.connect_timeout
         self._channel = link.channel()
         self._bell = Bell()
         self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
@@ -98,8 +100,9 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(*connection_errors()):
+            self._channel.close()
         self._link.expires = float("inf")
-        self._channel.close()
 
     @property
     def channel(self) -> paramiko.Channel:

@@ -204,10 +204,11 @@ def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.E
         )
 
     errand = Errand(link, what.timeout, stop)
+    where = f"{what.run_dir}/commands/{what.key}"
+    stream = (lambda session: _stream(link, session, source)) if source else None
     try:
-        result = errand.run(
-            script, f"{what.run_dir}/commands/{what.key}", (lambda s: _stream(link, s, source)) if source else None
-        )
+        # the host is silent while it computes a sum, so there is no gap to go by
+        result = errand.run(script, where, stream, gap=what.timeout)
         if source and result.code == 1 and "sha256 mismatch" in result.err:
             return replace(result, err=f"{result.err.rstrip()} ({source.verdict(what.sha256)})")
     except SourceTrouble as error:

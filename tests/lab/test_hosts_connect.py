@@ -237,6 +237,19 @@ def test_the_users_ssh_config_leads_the_way(
     assert time.monotonic() - begun < 20, "the far end is asked whether it lives"
 
 
+def test_a_fabric_file_changes_nothing_and_a_broken_ssh_config_is_named(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".fabric.yaml").write_text("gateway: nobody.invalid\nconnect_kwargs: {look_for_keys: 7}\nuser: eve\n")
+    assert only(bench.connect().ask({"m1": [ID]})).out == "root\n"
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Match nonsense\n")
+    answer = only(bench.connect().ask({"m1": [ID]}))
+    assert answer.unknown
+    assert "m1 (10.0.1.10:22): ~/.ssh/config cannot be followed" in answer.err
+
+
 def test_nobody_answers_nobody_listens_no_such_name(bench: Bench) -> None:
     begun = time.monotonic()
     fleet = bench.fleet(
