@@ -292,6 +292,22 @@ def test_a_server_that_is_too_busy_is_tried_again(bench: Bench) -> None:
     assert "MaxStartups" in answer.err
 
 
+def test_the_wire_is_tuned(bench: Bench) -> None:
+    bench.sshd(2222, "Ciphers aes256-ctr")
+    key = " ".join(next(x for x in bench.lab.known_hosts.read_text().splitlines() if "m1" in x).split()[1:])
+    with bench.lab.known_hosts.open("a") as file:
+        file.write(f"[10.0.1.10]:2222 {key}\n")
+    for port, cipher in ((22, "aes128-gcm@openssh.com"), (2222, "aes256-ctr")):
+        fleet = bench.connect(port=port)
+        assert only(fleet.ask({"m1": [ID]})).out == "root\n"
+        link = fleet._links["m1"]
+        assert link._connections[0].transport.local_cipher == cipher
+        (sock,) = link._sockets
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+
+
 # --- asking over real connections -----------------------------------------------------------------------------------
 
 
