@@ -208,7 +208,7 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -
 def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[Replay, str]:
     """Go on with a run; the replayed state, and a word where there was nothing to do."""
     past = run.replay()
-    if past.state == "complete":
+    if past.state == "complete" or (past.closed and past.accepted):
         return past, "this run is complete and owes nothing"
     if past.state == "rolled-back":
         raise UsageError(
@@ -253,18 +253,19 @@ def same_version(past: Replay) -> None:
 
 def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, str]:
     """Put the old data, manifests and services back."""
+    from runbook import situation
+
     past = run.replay()
     if past.state == "rolled-back":
         return past, "this run has already been rolled back"
-    if past.closed:
+    if past.finishing:
         raise UsageError(
-            f"{run.id} was closed by `runbook finish`: the old data is gone, nothing can be rolled back",
-            next=("runbook run PLAN",),
+            f"`runbook finish` has begun to remove what {run.id} left: nothing can be rolled back any more",
+            true="the restored cluster serves on",
+            next=situation.commands(past, run.id),
         )
     same_version(past)
     if past.begun("StartApiServers") and not discard:
-        from runbook import situation
-
         sentences = situation.describe(past, run.id)
         sentences["next"] = (f"runbook rollback {run.id} --discard-writes", f"runbook resume {run.id}")
         raise UsageError(
@@ -275,8 +276,6 @@ def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, 
     plan, bound = bound_plan(run, past)
 
     def work(engine: Engine, journal: Journal) -> None:
-        if engine.run.state not in ("rolling-back", "stuck"):
-            engine.may_roll_back()
         if discard:
             journal.append("consent", {"text": "--discard-writes: what the restored cluster was told is thrown away"})
         engine.backward("asked for by the responder")
@@ -286,13 +285,14 @@ def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
     """Remove what the run left on the hosts."""
+    from runbook import situation
+
     past = run.replay()
     if past.closed:
         return past, "this run has already been closed"
+    served = past.state == "halted" and past.halted_from == "verifying"
     allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
-    if past.state not in allowed:
-        from runbook import situation
-
+    if past.state not in allowed and not past.finishing and not (accept and served):
         hint = "; accept it as it is with --accept" if past.state == "unverified" else ""
         raise UsageError(
             f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}",
@@ -307,7 +307,7 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
     )
 
     def work(engine: Engine, journal: Journal) -> None:
-        if past.state == "unverified":
+        if past.state in ("unverified", "halted"):
             journal.append("accepted", {"text": "finish --accept"})
         engine.sweep()
 

@@ -53,6 +53,7 @@ class Engine:
         self._hold()
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
+        doubts: list[str] = []  # a worker that is lost keeps no restored control plane from its checks
         for current in self.steps:
             if current.state in FINISHED:
                 continue
@@ -61,9 +62,13 @@ class Engine:
                 current.resume()
             while current.state in ("PENDING", "ACTING"):
                 current.proceed()
-            if current.state not in FINISHED:
+            if current.state not in FINISHED and current.step.on is Scope.WORKERS:
+                doubts.append(f"{current.step.title()}: {_objections(current.views)}")
+            elif current.state not in FINISHED:
                 self._stopped_at(current)
         kept = self.release()
+        if doubts:
+            self._doubt("; ".join(doubts), kept)
         if kept:
             self.run.go("halt", kept)
             raise Halted(f"restored and verified, but {kept}", **self._situation())
@@ -85,11 +90,14 @@ class Engine:
         if current.step.phase is Phase.PREPARE and says_no:
             self._undo_preparing(why)
         if current.step.phase is Phase.VERIFY and current.state == "FAILED":
-            self.release()
-            self.run.go("doubt", why)
-            raise Unverified(f"restored and serving, but not verified: {why}", **self._situation())
+            self._doubt(why, self.release())
         self.run.go("halt", why)
         raise Halted(f"halted: {why}", **self._situation(current.views))
+
+    def _doubt(self, why: str, kept: str) -> None:
+        why = f"{why}; {kept}" if kept else why
+        self.run.go("doubt", why)
+        raise Unverified(f"restored and serving, but not verified: {why}", **self._situation())
 
     def _undo_preparing(self, why: str) -> None:
         held = [f for f in self.findings if f.severity is Severity.HELD]
@@ -106,20 +114,26 @@ class Engine:
     # Backward.
 
     def may_roll_back(self) -> None:
-        """Raises Refused where a later run's data is in place on a host: then nothing is undone."""
+        """Asked each time before anything is undone: raises Refused where a host says no, Halted where one is silent.
+
+        A host that does not answer may hold a later run's data: nothing is undone on a guess.
+        """
         views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in self.nodes})
-        later = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
-        if later:
-            shown = "; ".join(f"{host}: {saw}" for host, saw in later.items())
-            raise Refused(
-                f"this run cannot be rolled back: {shown}",
-                true="nothing was changed just now",
-                means="going back from here would throw away what the later run restored",
-                next=("runbook runs", "runbook rollback <the later run>"),
-            )
+        for verdict, kind in ((Verdict.NO, Refused), (Verdict.UNKNOWN, Halted)):
+            seen = {host: view.saw for host, view in views.items() if view.verdict is verdict}
+            if seen:
+                shown = "; ".join(f"{host}: {saw}" for host, saw in seen.items())
+                raise kind(
+                    f"this run cannot be rolled back now: {shown}",
+                    true="nothing was changed just now",
+                    means="going back from here could throw away what somebody else put there, or get stuck half-way",
+                    next=("runbook runs", f"runbook status {self.bound.run}", f"runbook rollback {self.bound.run}"),
+                )
 
     def backward(self, why: str) -> None:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
+        if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
+            self.may_roll_back()
         self._hold()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         begun = [s for s in self.steps if s.state != "PENDING"]
@@ -178,7 +192,11 @@ class Engine:
         return f"the lock could not be released on {'; '.join(kept)}" if kept else ""
 
     def sweep(self) -> None:
-        """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted."""
+        """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted.
+
+        From the first removal on there is no way back, and the journal says so before it.
+        """
+        self.journal.append("finishing")
         if next(s for s in self.steps if s.step is self.procedure.lock).state != "PENDING":
             targets = {n.name: n for n in (*self.nodes, *self._touched_workers())}
             settled = self._claim(list(targets), self.plan.timeouts.restore)
@@ -208,7 +226,7 @@ class Engine:
         targets = self.targets(step)
         if state == "UNDOING":
             views = ask_until(self.hosts, {n.name: step.undone(n) for n in targets}, self.clock, set(self.trouble))
-            return {h: self.trouble[h] if h in self.unsettled else view for h, view in views.items()}
+            return {h: self.trouble[h] if h in self.unsettled else self._with_trouble(h, v) for h, v in views.items()}
         if state == "PENDING":
             return dict.fromkeys((n.name for n in targets), READY) if step.checks else self._may_start(step, targets)
         if step.checks:

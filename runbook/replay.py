@@ -25,6 +25,8 @@ class Replay:
     steps: dict[str, str] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     closed: bool = False
+    finishing: bool = False
+    """`finish` has begun to remove what the run left on the hosts: from here on there is no way back."""
     accepted: bool = False
     outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
 
@@ -79,6 +81,8 @@ def replay(lines: Sequence[Line]) -> Replay:
             _outage(past, line)
         elif event == "begin" and past.state in ("outage", "rolling-back"):
             _outage_begins(past, line)
+        elif event == "finishing":
+            past.finishing = True
         elif event == "closed":
             past.closed = True
         elif event == "accepted":

@@ -178,6 +178,7 @@ def find(name: str | None) -> Run:
 
 def _closed(run: Run) -> bool:
     try:
-        return run.replay().closed
+        past = run.replay()
+        return past.closed or not past.header  # without a first line, nothing was ever begun
     except RunbookError:
         return False  # damaged: not closed, and the responder must hear of it

@@ -47,6 +47,8 @@ def meaning(past: Replay) -> str:
         )
     if past.closed and past.begun("StopControllers"):
         return "the restored cluster serves; nothing of the run is left on the hosts, so there is no way back"
+    if past.finishing:
+        return "the removal of what the run left has begun on some hosts and not ended on all: there is no way back"
     if past.state == "complete":
         return "the restored cluster serves; the old data is kept beside it until `runbook finish`"
     if not past.begun("StopControllers") or past.steps["StopControllers"] == "UNDONE":
@@ -73,6 +75,8 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
     back = f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")
     if past.closed:
         return (f"runbook report {run}",) if past.begun("StopControllers") else ("runbook run PLAN",)
+    if past.finishing:
+        return (f"runbook finish {run}",)
     by_state: dict[str, tuple[str, ...]] = {
         "complete": (f"runbook report {run}", f"runbook finish {run}", back),
         "unverified": (f"runbook resume {run}", f"runbook finish {run} --accept", back),

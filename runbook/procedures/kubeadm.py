@@ -47,8 +47,10 @@ from runbook.procedures.words import (
     save,
     script,
     secrets_readable,
+    silent,
     stop_etcd,
     swap_words,
+    unchanged,
     unlock,
     unlocked,
     unpark,
@@ -457,17 +459,14 @@ LOCK_STEP = STEPS[1]
 
 
 def may_roll_back(n: Target) -> Probe:
-    """This run's data is what is in place: a later run has not put its own there."""
+    """Nobody has put other data in place, or changed a manifest, since this run did its part.
+
+    Going back would throw a later run's data away, or get stuck half-way at a manifest that is not the saved one.
+    """
     data, _, run = data_words(n)
-    return look(
-        "no later run has put its data in place",
-        scripts.LATER,
-        data,
-        run,
-        n.run_dir,
-        timeout=n.plan.timeouts.command,
-        judge=lambda r: f"a later run put this run's data aside as {r.out.strip()}" if r.out.strip() else "",
-    )
+    wait = n.plan.timeouts.command
+    mine = look("the data in place is this run's", scripts.LATER, data, run, n.run_dir, timeout=wait, judge=silent)
+    return mine & unchanged(n, *STATIC_PODS)
 
 
 def sweep(n: Target) -> Sequence[Command]:

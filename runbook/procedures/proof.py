@@ -20,6 +20,9 @@ from runbook.step import Command, Probe, Result, Target, probe
 ANSWER = 8.0
 """Seconds for one question to etcd. Short: it is asked again, and a silent etcd keeps etcdctl waiting to the end."""
 
+HASHING = 60.0
+"""Seconds for all members to hash their data at one revision: it grows with the data; by then all of them answer."""
+
 
 def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Result], str]:
     def total(result: Result) -> str:
@@ -109,25 +112,23 @@ def _alarms(n: Target, result: Result) -> str:
 
 def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
     """An etcdctl command at a revision that the host computes from the snapshot's figures and the plan's bump."""
-    ask = etcdctl(n, *words, timeout=ANSWER)
+    ask = etcdctl(n, *words, timeout=HASHING)
     bump = str(n.plan.cluster.bump_revision)
-    return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=ANSWER + 2, changes=False)
+    return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=HASHING + 2, changes=False)
 
 
 def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
     """The cross-member proof, as this host sees the cluster; ``brief``: what may have changed since it was whole."""
     ask = partial(etcdctl, n, timeout=ANSWER)
     hashes = _at_restored_revision(n, scripts.SNAPSHOT_REVISION, "endpoint", "hashkv", "--cluster", "-w", "json")
-    members = ask("member", "list", "-w", "json")
+    members, status = ask("member", "list", "-w", "json"), ask("endpoint", "status", "--cluster", "-w", "json")
     proof = probe("the planned members, in the restored cluster", members, _judged(_members, n))
+    if not brief:
+        # Before the members' status, which tells of alarms too, but not what to do about them.
+        proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n))
+        proof &= probe("every member answers", status, _judged(_endpoints, n))
     proof &= probe("equal hashes at the restored revision", hashes, _judged(_hashes, n))
-    if brief:
-        return proof
-    status = ask("endpoint", "status", "--cluster", "-w", "json")
-    # Before the members' status, which tells of alarms too, but not what to do about them.
-    proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), _judged(_alarms, n))
-    proof &= probe("every member answers", status, _judged(_endpoints, n))
-    if n.plan.cluster.mark_compacted:
+    if n.plan.cluster.mark_compacted and not brief:
         old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
         proof &= probe("older revisions are compacted", old, _judged(_compacted, n))
     return proof

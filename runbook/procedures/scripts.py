@@ -78,8 +78,9 @@ GONE = r"""
 set -u
 end=$(( $(date +%s) + $2 ))
 while :; do
-  ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system) || exit 1
-  if [ -z "$ids" ]; then exit 0; fi
+  if ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system); then
+    if [ -z "$ids" ]; then exit 0; fi
+  fi
   if [ "$(date +%s)" -ge "$end" ]; then break; fi
   sleep 0.2
 done
@@ -163,7 +164,9 @@ if [ "$3" = keep ]; then
 else
   chown -R -- "$3" "$2"
 fi
-chmod --reference="$like" -- "$2"
+if [ -e "$1/member" ]; then
+  chmod --reference="$1/member" -- "$2/member"
+fi
 if command -v selinuxenabled > /dev/null; then
   if selinuxenabled; then
     chcon -R --reference="$like" -- "$2"
@@ -235,11 +238,14 @@ if [ ! -e "$4/swapped" ]; then
     sync -- "$2" "$2/.$3.restored"
   fi
   test -d "$1/member/snap"
-  touch -- "$4/swapped"
+  stat -c %i -- "$1/member" > "$4/swapped.part"
+  sync -- "$4/swapped.part"
+  mv -T -- "$4/swapped.part" "$4/swapped"
   sync -- "$4"
 fi
 """
-"""data, wal or "", run, run dir. Old in place, between (``old-aside``), new in place (``swapped``)."""
+"""data, wal or "", run, run dir. Old in place, between (``old-aside``), new in place (``swapped``, which holds the
+inode of what was put there: a later run's data is another one)."""
 
 SWAP_BACK = r"""
 set -eu
@@ -287,7 +293,7 @@ if [ -d "$1/.$3.old" ]; then
 fi
 rm -f -- "$4/old-aside"
 sync -- "$4"
-rm -f -- "$4/swapped"
+rm -f -- "$4/swapped" "$4/swapped.part"
 rm -f -- "$4/new-away"
 rm -f -- "$4/had-member"
 sync -- "$4"
@@ -308,7 +314,8 @@ UNSWAPPED = r"""
 set -u
 [ ! -e "$4/old-aside" ] || { echo "the old data is still aside"; exit 1; }
 [ ! -e "$1/.$3.old" ] || { echo "$1/.$3.old is still there"; exit 1; }
-if [ -e "$4/had-member" ] && [ ! -d "$1/member" ]; then echo "$1/member is missing"; exit 1; fi
+[ -e "$4/had-member" ] || exit 0
+[ -d "$1/member" ] || { echo "$1/member is missing"; exit 1; }
 """
 """data, wal or "", run, run dir; read-only."""
 
@@ -352,19 +359,44 @@ shift
 LATER = r"""
 set -u
 [ -e "$3/old-aside" ] || exit 0
+[ -e "$3/swapped" ] || exit 0
+[ ! -e "$3/new-away" ] || exit 0
+here=$(stat -c %i -- "$1/member" 2>/dev/null)
+mine=$(cat -- "$3/swapped")
+[ "$here" != "$mine" ] || exit 0
+echo "$1/member is not what this run put there"
 for dir in "$1"/.*.old; do
-  [ -d "$dir" ] || continue
-  [ "$dir" != "$1/.$2.old" ] || continue
-  if [ "$dir" -nt "$3/old-aside" ]; then echo "${dir##*/}"; fi
+  if [ -d "$dir" ] && [ "$dir" != "$1/.$2.old" ]; then echo "this run's data may be ${dir##*/}"; fi
 done
 """
-"""data, run, run dir; read-only. Names what a later run put aside: then this run's data is not what is in place."""
+"""data, run, run dir; read-only. Says so where the data in place is not this run's, and which runs have moved some."""
+
+UNCHANGED = r"""
+set -u
+from=$1
+saved=$2
+shift 2
+for f in "$@"; do
+  [ -e "$from/$f" ] || continue
+  [ -e "$saved/$f" ] || continue
+  cmp -- "$from/$f" "$saved/$f" > /dev/null || echo "$from/$f was changed since this run saved it ($saved/$f)"
+done
+"""
+"""manifests, saved, files; read-only."""
 
 SWEEP = r"""
 set -u
 for name in restoring restored old discarded; do
-  if [ -n "$1" ]; then rm -rf -- "$1/.$3.$name" || exit 1; fi
-  if [ -n "$2" ]; then rm -rf -- "$2/.$3.$name" || exit 1; fi
+  for dir in "$1" "$2"; do
+    if [ -n "$dir" ]; then
+      rm -rf -- "$dir/.$3.trash" || exit 1
+      if [ -e "$dir/.$3.$name" ]; then
+        mv -T -- "$dir/.$3.$name" "$dir/.$3.trash" || exit 1
+        sync -- "$dir" || exit 1
+        rm -rf -- "$dir/.$3.trash" || exit 1
+      fi
+    fi
+  done
 done
 for dir in "$1" "$2"; do
   if [ -n "$dir" ]; then sync -- "$dir" || exit 1; fi
@@ -372,7 +404,8 @@ done
 rm -rf -- "$4" || exit 1
 rmdir --ignore-fail-on-non-empty -- "${4%/*}" 2>/dev/null || :
 """
-"""data or "" on a worker, wal or "", run, run dir. Only what carries this run's id, and an empty workspace."""
+"""data or "" on a worker, wal or "", run, run dir. Only what carries this run's id, and an empty workspace.
+Data is renamed first: half of it must never pass for the whole."""
 
 PARKED = r"""
 set -u

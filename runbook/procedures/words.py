@@ -32,6 +32,11 @@ def look(says: str, text: str, *words: str, timeout: float, judge: Callable[[Res
     return probe(says, script(text, *words, timeout=timeout, changes=False), judge)
 
 
+def silent(result: Result) -> str:
+    """Judges by what it prints: nothing means yes."""
+    return " / ".join(result.out.splitlines()) or ("" if result.ok else result.tail())
+
+
 # Where things are.
 
 
@@ -67,7 +72,7 @@ def make_run_dir(n: Target) -> Command:
     """The run's directory, of root alone; bare, because the wrapper lives in it."""
     workspace = n.place.paths.workspace
     return Command(
-        ("install", "-d", "-m", "0700", "--", workspace, n.run_dir, in_run(n, "commands")),
+        ("mkdir", "-p", "-m", "0700", "--", workspace, n.run_dir, in_run(n, "commands")),
         n.plan.timeouts.command,
         bare=True,
     )
@@ -139,6 +144,13 @@ def parked(n: Target, *names: str) -> Probe:
 def in_place(n: Target, *names: str) -> Probe:
     """The manifests are where the kubelet reads them, the same to the byte as the saved ones."""
     return _manifests_are(n, f"{', '.join(names)} in place", scripts.IN_PLACE, *names)
+
+
+def unchanged(n: Target, *names: str) -> Probe:
+    """What is in place of the manifests is what this run saved; absent ones are no matter."""
+    paths = (n.node.paths.manifests, in_run(n, "manifests"))
+    wait = n.plan.timeouts.command
+    return look("the manifests are as they were saved", scripts.UNCHANGED, *paths, *names, timeout=wait, judge=silent)
 
 
 def _manifests_are(n: Target, says: str, text: str, *names: str) -> Probe:

@@ -8,6 +8,7 @@ durable, and a cut may lose what came after, on each file system for itself.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ class Node:
     owner: str = "root"
     synced: bool = True
     changed: int = 0
+    inode: int = field(default_factory=itertools.count(1).__next__)
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Files:
             "cmp": self._cmp,
             "sync": self._sync,
             "touch": self._touch,
+            "stat": self._stat,
             "ln": self._ln,
             "grep": self._grep,
             "find": self._find,
@@ -291,6 +294,16 @@ class Files:
             yield
             self.sync(path, whole=argv[1] == "-f")
         return code
+
+    def _stat(self, argv: list[str], out: list[str], err: list[str]) -> Step:
+        """``stat -c %i -- PATH``."""
+        yield from ()
+        node = self.nodes.get(argv[-1])
+        if node is None:
+            err.append(f"stat: cannot statx '{argv[-1]}': No such file or directory\n")
+            return 1
+        out.append(f"{node.inode}\n")
+        return 0
 
     def _touch(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         path = argv[-1]

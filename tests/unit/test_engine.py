@@ -128,7 +128,11 @@ def test_a_silent_host_while_preparing_halts_and_undoes_nothing() -> None:
 def test_a_run_is_not_rolled_back_once_another_runs_data_is_in_place() -> None:
     life = Life(plan())
     life.session("forward")
-    life.world.hosts["m2"].make_dirs("/var/lib/etcd/.later-20260410.old")
+    host = life.world.hosts["m2"]
+    host.make_dirs("/var/lib/etcd/.later-20260410.old")
+    host.make_dirs("/var/lib/etcd/.later-20260410.restored/member/snap")
+    host.rename("/var/lib/etcd/member", "/var/lib/etcd/.later-20260410.old/member")
+    host.rename("/var/lib/etcd/.later-20260410.restored/member", "/var/lib/etcd/member")
     before = life.tree()
     number = len(life.lines)
     life.session("backward")

@@ -38,7 +38,7 @@ TEXTS = {text for name, text in vars(scripts).items() if name.isupper() and isin
 TEXTS |= {'"$@" > /dev/null'}
 """The shell texts that a command may hold: constants, every one."""
 
-PROGRAMS = ("sh", "nice", "install", "rm", "cat", "crictl", "ss", "kubectl", "systemctl", "touch", "test")
+PROGRAMS = ("sh", "nice", "install", "mkdir", "rm", "cat", "crictl", "ss", "kubectl", "systemctl", "touch", "test")
 """The first words of the procedure's commands, beside etcd's own tools."""
 
 ids = [step.id() for step in STEPS]
@@ -180,7 +180,7 @@ def test_a_word_of_the_plan_that_begins_with_a_dash_is_no_option() -> None:
     for step in STEPS:
         for n in targets(step, rich()):
             for command in (a for a in changes(step, n) if isinstance(a, Command)):
-                if command.argv[0] in ("rm", "install", "touch"):
+                if command.argv[0] in ("rm", "install", "mkdir", "touch"):
                     assert "--" in command.argv, command.argv
 
 
