@@ -6,12 +6,14 @@ What is bound is journalled at the start of a run, and may not change while it l
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from runbook import runs
 from runbook.errors import Refused, UsageError
+from runbook.journal import Journal
 from runbook.plan import Plan
 from runbook.replay import Replay
 from runbook.step import Binding, Command
@@ -86,7 +88,7 @@ def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
         return Binding(sha256=plan.snapshot.sha256 or "$SHA256"), error.message
 
 
-def bound_plan(run: runs.Run, past: Replay) -> tuple[Plan, Binding]:
+def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[Plan, Binding]:
     """A run's plan as approved, with later connection settings, and its binding.
 
     Raises UsageError where the approved text was edited.
@@ -104,8 +106,8 @@ def bound_plan(run: runs.Run, past: Replay) -> tuple[Plan, Binding]:
             next=(f"put {header['plan_file']} as it was back there", f"runbook resume {run.id} --plan FILE"),
         )
     plan = planfile.load(run.plan_path, base=base)
-    if run.settings_path.exists():
-        newer = planfile.load(run.settings_path, base=base)
+    if settings and past.settings_base:
+        newer = planfile.load(run.settings_path, base=Path(past.settings_base))
         plan = _with_settings(plan, newer)
     sums = {key: header.get(key, "") for key in ("etcdctl_sha256", "etcdutl_sha256")}
     return plan, Binding(run.id, header["snapshot_sha256"], runs.holder(), **sums)
@@ -126,12 +128,19 @@ def _with_settings(plan: Plan, newer: Plan) -> Plan:
     return replace(newer, text=plan.text)
 
 
-def bring_settings(run: runs.Run, plan: Plan, file: Path) -> Plan:
-    """``resume --plan``: check that nothing pinned changed, and keep the file with the run."""
+def newer_settings(plan: Plan, file: Path) -> Plan:
+    """``resume --plan``: the plan with the file's settings. Raises UsageError where anything pinned differs."""
     from runbook import planfile
 
-    newer = planfile.load(file)
-    merged = _with_settings(plan, newer)
-    run.settings_path.write_bytes(newer.text)
-    run.settings_path.chmod(0o600)
-    return merged
+    return _with_settings(plan, planfile.load(file))
+
+
+def keep_settings(run: runs.Run, file: Path, journal: Journal) -> None:
+    """Keep that file with the run, whole at once, and journal where its relative paths begin."""
+    part = run.settings_path.with_suffix(".part")
+    with open(part, "wb", opener=runs.private) as out:
+        out.write(file.read_bytes())
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(run.settings_path)
+    journal.append("settings", {"file": str(file.absolute()), "base": str(file.absolute().parent)})

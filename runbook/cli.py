@@ -49,7 +49,15 @@ class _Group(click.Group):
 
 
 def _fail(error: RunbookError) -> NoReturn:
-    click.echo(f"{error}" if error.code == 2 and "\n" in error.message else f"Error: {error}", err=True)
+    """The message, with nothing in it that a terminal would act on: hosts' own words may stand there."""
+    from runbook.tables import visible
+
+    text = visible(str(error))
+    click.echo(text if error.code == 2 and "\n" in error.message else f"Error: {text}", err=True)
+    arguments = " ".join(sys.argv[1:])
+    if not error.told and ("--output json" in arguments or "--output=json" in arguments):
+        told = {"error": error.message, "true": error.true, "means": error.means, "next": list(error.next)}
+        click.echo(json.dumps({"event": "result", "exit_code": error.code, **told}, ensure_ascii=False))
     sys.exit(error.code)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runbook import __version__, runs
-from runbook.bind import binding_for_checks, bound_plan, bring_settings, full_binding, preview_binding
+from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.errors import Held, Interrupted, Refused, RunbookError, UsageError
 from runbook.plan import Plan
 from runbook.step import Binding, Target
@@ -163,6 +163,7 @@ def _work(
         past = replay(journal.lines)
         progress.stop(failure, past)
     if failure:
+        failure.told = True
         raise failure
     return past
 
@@ -219,10 +220,16 @@ def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[R
             next=(f"runbook finish {run.id}",) if not past.closed else ("runbook run PLAN",),
         )
     same_version(past)
-    plan, bound = bound_plan(run, past)
+    plan, bound = bound_plan(run, past, settings=plan_file is None)
     if plan_file:
-        plan = bring_settings(run, plan, plan_file)
-    return _work(run, plan, bound, "resume", progress, _go_on), ""
+        plan = newer_settings(plan, plan_file)
+
+    def work(engine: Engine, journal: Journal) -> None:
+        if plan_file:
+            keep_settings(run, plan_file, journal)
+        _go_on(engine, journal)
+
+    return _work(run, plan, bound, "resume", progress, work), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:
@@ -241,6 +248,8 @@ def _go_on(engine: Engine, journal: Journal) -> None:
 
 def same_version(past: Replay) -> None:
     """A run is finished by the program that began it. Raises UsageError."""
+    if not past.header:
+        raise UsageError("this run's journal has no first line: nothing was ever begun", next=("runbook run PLAN",))
     begun = past.header.get("version")
     if begun != __version__:
         raise UsageError(

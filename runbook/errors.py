@@ -20,6 +20,8 @@ class RunbookError(Exception):
         self.true = true
         self.means = means
         self.next = tuple(next)
+        self.told = False
+        """Whether the result, with this error, has already been written to standard output."""
 
     def __str__(self) -> str:
         lines = [self.message]

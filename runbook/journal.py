@@ -86,7 +86,7 @@ def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
         f"{path}:{number}: the journal is damaged: {what}",
         true="nothing was changed just now; the hosts are as the last engine left them",
         means="nobody can say from this file what was done after the line before",
-        next=("compare with the copy in your backups, or ask the hosts: runbook adopt --host …",),
+        next=("put the journal back from a backup of this machine, then: runbook status",),
     )
 
 

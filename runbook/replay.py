@@ -28,6 +28,8 @@ class Replay:
     finishing: bool = False
     """`finish` has begun to remove what the run left on the hosts: from here on there is no way back."""
     accepted: bool = False
+    settings_base: str = ""
+    """Where the relative paths of the settings begin that a ``resume --plan`` brought; "" where none did."""
     outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
 
     def outage_seconds(self, now: datetime | None = None) -> float:
@@ -83,6 +85,8 @@ def replay(lines: Sequence[Line]) -> Replay:
             _outage_begins(past, line)
         elif event == "finishing":
             past.finishing = True
+        elif event == "settings":
+            past.settings_base = line["base"]
         elif event == "closed":
             past.closed = True
         elif event == "accepted":

@@ -94,7 +94,7 @@ class Run:
     @contextlib.contextmanager
     def locked(self) -> Iterator[Journal]:
         """The journal, open for this process alone. Raises Held where another process has the run."""
-        with open(self.path / "lock", "a+", opener=_private) as file:
+        with open(self.path / "lock", "a+", opener=private) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -111,7 +111,8 @@ class Run:
                 file.truncate(0)
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """An opener for files of the responder's alone."""
     return os.open(path, flags, 0o600)
 
 
@@ -133,7 +134,7 @@ def create(run_id: str, plan_text: bytes, header: Mapping[str, Any]) -> Run:
     """A new run's directory, with the plan as approved and the journal's first line."""
     run = Run(state_dir() / "runs" / run_id)
     run.path.mkdir(mode=0o700)
-    with open(run.plan_path, "xb", opener=_private) as file:
+    with open(run.plan_path, "xb", opener=private) as file:
         file.write(plan_text)
         file.flush()
         os.fsync(file.fileno())

@@ -95,6 +95,6 @@ class Locks(Check):
         saw = f"held by the run {found.run} of {found.holder or 'nobody named'} since {found.since or '?'}; {life}"
         do = (
             f"ask them; on their machine: runbook status {found.run}, then resume, rollback or finish; "
-            f"if that machine is lost: runbook adopt --host {node.ssh.user}@{node.host}"
+            f"if that machine is lost, copy its runs/{found.run} from a backup, and resume or roll back here"
         )
         return self.held(node.name, saw, do)

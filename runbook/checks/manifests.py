@@ -247,6 +247,11 @@ class ApiServerManifest(_OnManifests):
         if port != "6443":
             saw = f"--secure-port is {port}; only kubeadm's 6443 is supported"
             yield self.blocks(node.name, saw, "this host cannot be restored with runbook as it is")
+        bound = file.pod.flag("bind-address", "0.0.0.0")  # noqa: S104 - what kubeadm's API servers do
+        if bound not in ("0.0.0.0", "::", "127.0.0.1"):  # noqa: S104
+            saw = f"--bind-address is {bound}: nothing answers on 127.0.0.1:6443, where each host is asked"
+            yield self.blocks(node.name, saw, "this host cannot be restored with runbook as it is")
+            return
         if not servers:
             yield self.blocks(node.name, "--etcd-servers is not set", "correct kube-apiserver.yaml")
         elif foreign:

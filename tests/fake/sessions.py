@@ -85,8 +85,6 @@ class Life:
                 self.world.finishing = True
                 engine.sweep()
             elif what == "backward" or engine.run.state in ("rolling-back", "stuck"):
-                if engine.run.state not in ("rolling-back", "stuck"):
-                    engine.may_roll_back()
                 engine.backward("asked")
             else:
                 engine.forward()

@@ -207,6 +207,23 @@ def test_the_snapshot_may_lie_on_a_host(desk: Desk) -> None:
     assert desk.lab.exec("m2", ["test", "-e", "/opt/backup/etcd.db"]).returncode == 0
 
 
+def test_a_finish_that_ends_half_way_is_no_way_back(desk: Desk) -> None:
+    desk.write_plan()
+    revision = desk.take_snapshot()
+    desk.runbook("run", desk.plan, "--yes")
+    desk.lab.unplug("m3")
+    try:
+        desk.runbook("finish", "--yes", code=4)
+    finally:
+        desk.lab.plug("m3")
+    status = desk.status()
+    assert status["next"] == [f"runbook finish {status['run']}"]
+    assert "no way back" in desk.runbook("status").stdout
+    desk.runbook("rollback", "--discard-writes", code=2)
+    desk.runbook("finish", "--yes")
+    desk.assert_restored(revision + BUMP)
+
+
 def test_json_is_one_line_an_event(desk: Desk) -> None:
     desk.write_plan()
     desk.take_snapshot()
@@ -226,6 +243,23 @@ def test_one_node_is_the_same_procedure(fresh_lab: Callable[..., Lab], tmp_path:
     desk.assert_restored(revision + BUMP)
     desk.runbook("rollback", "--discard-writes")
     desk.assert_old(revision)
+
+
+def test_a_lost_worker_leaves_a_doubt(fresh_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """The control plane is restored and checked all the same; the run is unverified, not halted."""
+    desk = Desk(fresh_lab(nodes=1, workers=1), tmp_path)
+    worker = next(h for h in desk.lab.hosts if h.worker)
+    desk.write_plan(workers=[worker.ip])
+    revision = desk.take_snapshot()
+    desk.kill_at(("run", desk.plan, "--yes"), begins("StopEtcd"))
+    desk.lab.crash(worker.name)
+    said = desk.runbook("resume", code=7)
+    assert worker.ip in said.stderr
+    desk.assert_restored(revision + BUMP)
+    assert desk.status()["state"] == "unverified"
+    desk.lab.boot(worker.name)
+    desk.runbook("resume")
+    assert desk.status()["state"] == "complete"
 
 
 def test_a_wal_directory_apart(fresh_lab: Callable[..., Lab], tmp_path: Path) -> None:

@@ -371,7 +371,7 @@ CASES = {
         lock(OTHER_RUN),
         "ada@desk since 2026-04-01T00:00:00Z; last sign of life 1970",
         HELD,
-        do="runbook adopt --host root@cp2.internal",
+        do="runbook status",
     ),
     "held by nobody knows whom": Case("Locks", lock("garbage"), "does not say whose", HELD),
     "lock unheard": Case("Locks", where(locks.READ, says("", 1, "permission denied")), "could not be read"),

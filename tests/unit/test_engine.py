@@ -125,6 +125,31 @@ def test_a_silent_host_while_preparing_halts_and_undoes_nothing() -> None:
     assert life.session("forward") == "complete"
 
 
+def test_a_silent_host_keeps_a_rollback_from_beginning() -> None:
+    """It may hold a later run's data: nothing is undone on a guess, and the run stays what it is."""
+    life = Life(plan())
+    life.session("forward")
+    before = life.tree()
+    life.session("backward", silent=["m1"])
+    told(life, Halted, 4)
+    assert replay(life.lines).state == "complete"
+    assert life.tree() == before
+    assert life.session("backward") == "rolled-back"
+    assert not life.faults(restored=False)
+
+
+def test_a_changed_manifest_is_found_before_anything_is_undone() -> None:
+    life = Life(plan())
+    life.session("forward")
+    life.world.hosts["m2"].put("/etc/kubernetes/manifests/etcd.yaml", "another one")
+    before = life.tree()
+    life.session("backward")
+    error = told(life, Refused, 3)
+    assert "m2: /etc/kubernetes/manifests/etcd.yaml was changed" in str(error)
+    assert life.tree() == before
+    assert replay(life.lines).state == "complete"
+
+
 def test_a_run_is_not_rolled_back_once_another_runs_data_is_in_place() -> None:
     life = Life(plan())
     life.session("forward")
