@@ -1,7 +1,7 @@
 """Staging, measured: 1 GiB to three lab hosts against three parallel `scp`; and one question's and one action's cost.
 
-Run as root: `python -m tests.bench.staging [MiB]`. The two ways take turns, so that a slow moment of the machine hits
-both.
+Run as root: `python -m tests.bench.staging [MiB]`. The two ways take turns, and turns at being first, after a round
+that does not count: the first to touch the machine's memory pays for it. The hosts run nothing but sshd.
 Our time includes the SHA-256 that each host computes, the fsync and the rename; `scp` has none of them.
 """
 
@@ -22,7 +22,7 @@ from runbook.lab import Lab
 from runbook.plan import Node, Plan, Snapshot, Ssh
 from runbook.step import Action, Binding, Command, Result, Target, Upload
 
-ROUNDS = 3
+ROUNDS = 4
 GOAL = 0.8
 GOAL_RSS = 150
 
@@ -126,6 +126,9 @@ def main() -> None:
 def measure(lab: Lab, path: Path, mib: int) -> None:
     """All figures."""
     users = ("root", "ops")
+    for host in lab.nodes:
+        lab.exec(host.name, ["systemctl", "stop", "kubelet"], check=True)
+        lab.exec(host.name, ["pkill", "-x", "etcd"])
     for user in users:
         for t in targets(lab, user):
             lab.exec(t.name, ["mkdir", "-p", "-m", "700", t.run_dir], check=True)
@@ -133,12 +136,17 @@ def measure(lab: Lab, path: Path, mib: int) -> None:
     lab.enter_operator()
     ours: list[float] = []
     theirs: list[float] = []
-    rss = 0
-    for number in range(ROUNDS):
-        ours.append(by_us(lab, users[number % 2], path, sha256, number))
-        rss = rss or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024  # before any scp was waited for
-        theirs.append(by_scp(lab, path))
-        print(f"round {number + 1}: runbook {ours[-1]:.2f} s, scp {theirs[-1]:.2f} s", flush=True)
+    by_us(lab, "root", path, sha256, 0)
+    rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024  # before any scp was waited for
+    by_scp(lab, path)
+    for number in range(1, ROUNDS + 1):
+        if number % 2:
+            ours.append(by_us(lab, "root", path, sha256, number))
+            theirs.append(by_scp(lab, path))
+        else:
+            theirs.append(by_scp(lab, path))
+            ours.append(by_us(lab, "ops", path, sha256, number))
+        print(f"round {number}: runbook {ours[-1]:.2f} s, scp {theirs[-1]:.2f} s", flush=True)
     ratio = statistics.median(ours) / statistics.median(theirs)
     rate = 3 * mib / statistics.median(ours)
     print(f"{mib} MiB to 3 hosts, sha256 proven on each: {ratio:.2f} of the time of three parallel scp (goal {GOAL})")
