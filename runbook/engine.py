@@ -50,9 +50,12 @@ class Engine:
 
         Raises Refused or Held (preparing failed and was undone), Halted, Unverified.
         """
-        self._hold()
+        if self.run.state == "complete":
+            return
+        self._not_anothers()
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
+        self._hold()
         doubts: list[str] = []  # a worker that is lost keeps no restored control plane from its checks
         for current in self.steps:
             if current.state in FINISHED:
@@ -134,8 +137,9 @@ class Engine:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
         if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
             self.may_roll_back()
-        self._hold()
+        self._not_anothers()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
+        self._hold()
         begun = [s for s in self.steps if s.state != "PENDING"]
         for current in reversed(begun):
             if current.state == "UNDONE":
@@ -176,12 +180,25 @@ class Engine:
         foreign = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
         if foreign:
             self._carry_out(lock, {name: _undo(lock, n) for name, n in free.items()}, "let-go")
-            raise Held(
-                "another run holds " + "; ".join(f"{host}: {saw}" for host, saw in foreign.items()),
-                true="nothing was changed just now",
-                means="two runs at once would destroy each other's work",
-                next=("runbook runs", f"runbook status {self.bound.run}"),
-            )
+            raise self._anothers(foreign)
+
+    def _not_anothers(self) -> None:
+        """Before the run's state changes: raises Held where another run has a host."""
+        lock = self.procedure.lock
+        if next(s for s in self.steps if s.step is lock).state not in FINISHED:
+            return  # this run never held them
+        views = ask_once(self.hosts, {n.name: lock.done(n) for n in self.nodes})
+        foreign = {h: v.saw for h, v in views.items() if "names another run" in v.saw}
+        if foreign:
+            raise self._anothers(foreign)
+
+    def _anothers(self, foreign: Mapping[str, str]) -> Held:
+        return Held(
+            "another run holds " + "; ".join(f"{host}: {saw}" for host, saw in foreign.items()),
+            true="nothing was changed just now",
+            means="two runs at once would destroy each other's work",
+            next=("runbook runs", f"runbook status {self.bound.run}"),
+        )
 
     def release(self) -> str:
         """Release the locks; says where that was not possible, "" where all are free."""
