@@ -7,6 +7,7 @@ from typing import Any
 
 SOCKET = "/run/runbook-lab/init.sock"
 STATE = "/run/runbook-lab/containers"  # the containers, as JSON files
+BOOTING = 5.0  # seconds in which a host that has just been given power begins to listen
 RUNNING, EXITED = "CONTAINER_RUNNING", "CONTAINER_EXITED"
 Json = dict[str, Any]
 
@@ -14,9 +15,18 @@ Json = dict[str, Any]
 def ask(request: Json) -> Json:
     """The other side: send one request to this host's first process and wait for the answer."""
     import socket  # not above: `crictl ps` is polled, and does without
+    import time
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.connect(SOCKET)
+        limit = time.monotonic() + BOOTING
+        while True:
+            try:
+                client.connect(SOCKET)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() >= limit:
+                    raise
+                time.sleep(0.05)
         client.sendall(json.dumps(request).encode() + b"\n")
         data = b""
         while chunk := client.recv(1 << 20):
