@@ -58,11 +58,9 @@ def reaches(step: str, state: str) -> Callable[[Line], bool]:
 
 
 POINTS = {
-    "locking": begins("LockHosts"),
     "staging": begins("StageSnapshot"),
     "restoring aside": begins("RestoreAside", "m2"),
     "first manifest parked": begins("StopControllers"),
-    "API servers stopped": reaches("StopApiServers", "DONE"),
     "stopping etcd": begins("StopEtcd", "m3"),
     "swap announced": reaches("SwapData", "ACTING"),
     "swap on one host": ends("SwapData"),
@@ -83,7 +81,7 @@ def test_killed_and_resumed(desk: Desk, point: str) -> None:
     desk.runbook("finish", "--yes")
 
 
-BACK = ["restoring aside", "first manifest parked", "stopping etcd", "swap on one host", "etcd starting"]
+BACK = ["restoring aside", "stopping etcd", "swap on one host", "etcd starting"]
 
 
 @pytest.mark.parametrize("point", BACK)
@@ -114,7 +112,7 @@ def test_rollback_after_the_end_needs_consent(desk: Desk) -> None:
     desk.runbook("finish", "--yes")
 
 
-@pytest.mark.parametrize("step", ["StartEtcd", "SwapData", "StopEtcd", "RestoreAside"])
+@pytest.mark.parametrize("step", ["StartEtcd", "SwapData", "RestoreAside"])
 def test_killed_while_rolling_back(desk: Desk, step: str) -> None:
     desk.write_plan()
     desk.take_snapshot()
@@ -138,8 +136,9 @@ def test_killed_twice_in_a_row(desk: Desk) -> None:
     desk.runbook("finish", "--yes")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("point", ["restoring aside", "stopping etcd"])
+@pytest.mark.parametrize(
+    ("number", "point"), [(signal.SIGINT, "stopping etcd"), (signal.SIGTERM, "restoring aside")], ids=str
+)
 def test_interrupted(desk: Desk, number: signal.Signals, point: str) -> None:
     desk.write_plan()
     revision = desk.take_snapshot()
