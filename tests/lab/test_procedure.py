@@ -286,14 +286,14 @@ def test_a_kubelet_that_refuses_to_stop_a_container(walk: Walk) -> None:
     """Restarted while every API server is down, it deletes no pods: past the deadline crictl does."""
     step = walk.to(StopEtcd)
     sh(walk.lab, "m2", "systemctl restart kubelet")
-    quick = replace(walk.plan, timeouts=replace(Timeouts(), stop=3))
+    quick = replace(walk.plan, timeouts=replace(Timeouts(), stop=8))
     began = time.monotonic()
     results = walk.rig.act({n.name: step.do(replace(n, plan=quick)) for n in walk.rig.nodes}, "refused")
     took = time.monotonic() - began
     succeeded(results)
-    assert "the kubelet did not stop etcd within 3 s; crictl stop" in results["m2"].err
+    assert "the kubelet did not stop etcd within 8 s; crictl stop" in results["m2"].err
     assert [results[host].err for host in ("m1", "m3")] == ["", ""]
-    assert 3 <= took < 25, took
+    assert 8 <= took < 40, took
     said(walk.rig.wait(walk.probes(step.done, step)))
     assert "skipping delete" in sh(walk.lab, "m2", "cat /var/log/kubelet.log /var/log/*/kubelet.log 2> /dev/null || :")
     walk.undo(step)
@@ -339,7 +339,7 @@ def test_data_never_moves_under_etcd(walk: Walk) -> None:
     assert not all(objected(walk, stop, "done").values())
     assert objected(walk, stop, "done")["m3"].startswith("etcd still runs: ")
     sh(walk.lab, "m3", "systemctl start kubelet; sleep 0.5; crictl stop --timeout 10 $(crictl ps -q --name '^etcd$')")
-    said(walk.rig.wait({h: p.within(10) for h, p in walk.probes(stop.done, stop).items()}))
+    said(walk.rig.wait({h: p.within(30) for h, p in walk.probes(stop.done, stop).items()}))
     said(walk.rig.ask(walk.probes(step.ready, step)))
 
 
