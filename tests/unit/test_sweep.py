@@ -124,7 +124,9 @@ def test_the_engine_may_die_anywhere_in_a_rollback() -> None:
     for at in range(0, total, 9):
         life = complete()
         assert life.session("backward", Fuse(at)) in ("killed", "rolled-back")
-        assert life.session("forward" if at % 2 else "backward") == "rolled-back", "resume goes on with a rollback too"
+        begun = life.state != "complete"  # killed while still asking whether it may: then nothing has begun
+        then = "forward" if at % 2 and begun else "backward"
+        assert life.session(then) == "rolled-back", "resume goes on with a rollback too"
         assert not life.faults(restored=False)
         for host in life.world.hosts.values():
             discarded = host.read(f"{host.node.paths.data_dir}/.{RUN}.discarded/member/snap/db")
