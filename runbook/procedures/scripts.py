@@ -361,6 +361,7 @@ set -u
 [ -e "$3/old-aside" ] || exit 0
 [ -e "$3/swapped" ] || exit 0
 [ ! -e "$3/new-away" ] || exit 0
+[ ! -e "$1/.$2.discarded/member" ] || exit 0
 here=$(stat -c %i -- "$1/member" 2>/dev/null)
 mine=$(cat -- "$3/swapped")
 [ "$here" != "$mine" ] || exit 0
