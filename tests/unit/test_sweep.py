@@ -300,6 +300,9 @@ def test_the_sweep_notices_that_nothing_is_compared(monkeypatch: pytest.MonkeyPa
     text = MANIFEST.format(name="etcd.yaml") + " and edited"
     life.world.edited["m2", "etcd.yaml"] = text
     host.put(f"{host.node.paths.manifests}/etcd.yaml", text)
+    assert "was changed" in life.session("backward"), "what is asked before anything is undone compares too"
+    assert not life.world.violations
+    monkeypatch.setattr(scripts, "UNCHANGED", "set -u\n:\n")
     life.session("backward")
     assert any("gone is" in v for v in life.world.violations)
 
