@@ -98,6 +98,8 @@ def _state(past: Replay, line: Line) -> None:
     past.state, past.why = line["to"], line.get("why", "")
     if line["to"] == "rolling-back" and line["from"] != "stuck":
         past.rollback_why = past.why
+    if line["to"] == "rolled-back" and past.in_outage:  # begun, and taken back before an API server was stopped
+        past.outages[-1] = (past.outages[-1][0], at(line))
     if line["to"] == "halted":
         past.halted_from = line["from"]
 
