@@ -52,7 +52,7 @@ class Engine:
         """
         if self.run.state == "complete":
             return
-        self._not_anothers()
+        self.not_anothers()
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
         self._hold()
@@ -137,7 +137,7 @@ class Engine:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
         if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
             self.may_roll_back()
-        self._not_anothers()
+        self.not_anothers()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self._hold()
         begun = [s for s in self.steps if s.state != "PENDING"]
@@ -182,10 +182,10 @@ class Engine:
             self._carry_out(lock, {name: _undo(lock, n) for name, n in free.items()}, "let-go")
             raise self._anothers(foreign)
 
-    def _not_anothers(self) -> None:
+    def not_anothers(self) -> None:
         """Before the run's state changes: raises Held where another run has a host."""
         lock = self.procedure.lock
-        if next(s for s in self.steps if s.step is lock).state not in FINISHED:
+        if next(s for s in self.steps if s.step is lock).state not in (*FINISHED, "UNDONE"):
             return  # this run never held them
         views = ask_once(self.hosts, {n.name: lock.done(n) for n in self.nodes})
         foreign = {h: v.saw for h, v in views.items() if "names another run" in v.saw}
