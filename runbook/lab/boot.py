@@ -7,6 +7,7 @@ of.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import socket
@@ -59,12 +60,18 @@ def pid_of_peer(channel: socket.socket) -> int:
     raise OSError("the host's first process did not say who it is")
 
 
+def hardware_address(ip: str) -> str:
+    """The host's network card: the same after each boot, or its neighbours would look for the old one for 30 s."""
+    return ":".join(["02", "00", *(f"{part:02x}" for part in ipaddress.IPv4Address(ip).packed)])
+
+
 def connect(spec: dict[str, Any], pid: int) -> None:
     """Lay the cable from the operator's bridge to the host, and give it its address."""
     name, program = spec["name"], spec["ip_program"]
     state = "up" if spec["plugged"] else "down"
     lab_side = (
-        f"link add {name} type veth peer name eth0 netns /proc/{pid}/ns/net\nlink set {name} master br0 {state}\n"
+        f"link add {name} type veth peer name eth0 address {hardware_address(spec['ip'])} netns /proc/{pid}/ns/net\n"
+        f"link set {name} master br0 {state}\n"
     )
     host_side = f"link set lo up\naddr add {spec['ip']}/24 dev eth0\nlink set eth0 up\n"
     for target, commands in ((spec["holder"], lab_side), (pid, host_side)):

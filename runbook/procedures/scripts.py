@@ -81,7 +81,7 @@ while :; do
   if ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system); then
     if [ -z "$ids" ]; then exit 0; fi
   fi
-  if [ "$(date +%s)" -ge "$end" ]; then break; fi
+  if [ "$(date +%s)" -gt "$end" ]; then break; fi
   sleep 0.2
 done
 echo "the kubelet did not stop $1 within $2 s; crictl stop" >&2
