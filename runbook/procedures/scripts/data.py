@@ -1,0 +1,207 @@
+"""The data: restored beside the old, swapped by renames, swapped back."""
+
+from __future__ import annotations
+
+CLEAR = r"""
+set -eu
+rm -f -- "$1/restored" "$1/.restored"
+sync -- "$1"
+mkdir -p -m 700 -- "$2"
+rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
+if [ -n "$3" ]; then
+  rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
+fi
+"""
+"""run dir, data, wal or "", run. What an attempt left would block the next; the marker goes first."""
+
+FIT = r"""
+set -eu
+like=$1
+if [ -e "$1/member" ]; then
+  like=$1/member
+fi
+if [ "$3" = keep ]; then
+  chown -R --reference="$like" -- "$2"
+else
+  chown -R -- "$3" "$2"
+fi
+if [ -e "$1/member" ]; then
+  chmod --reference="$1/member" -- "$2/member"
+fi
+if command -v selinuxenabled > /dev/null; then
+  if selinuxenabled; then
+    chcon -R --reference="$like" -- "$2"
+  fi
+fi
+"""
+"""old directory, new directory, owner or ``keep``. Where there is no old member, its parent is the example."""
+
+MOVE = r"""
+set -eu
+mv -T -- "$2/.$4.restoring" "$2/.$4.restored"
+if [ -n "$3" ]; then
+  mv -T -- "$3/.$4.restoring" "$3/.$4.restored"
+fi
+"""
+"""run dir, data, wal or "", run. Only after etcdutl ended with 0: killed, it leaves the other name."""
+
+SEAL = r"""
+set -eu
+sync -f -- "$2/.$4.restored"
+sync -- "$2"
+if [ -n "$3" ]; then
+  sync -f -- "$3/.$4.restored"
+  sync -- "$3"
+fi
+printf '%s\n' "$5" > "$1/.restored"
+sync -- "$1/.restored"
+mv -T -- "$1/.restored" "$1/restored"
+sync -- "$1"
+"""
+"""run dir, data, wal or "", run, sha256. The marker is written last: it alone says that the restore was whole."""
+
+UNRESTORE = r"""
+set -eu
+rm -f -- "$1/restored" "$1/.restored"
+sync -- "$1"
+rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
+if [ -n "$3" ]; then
+  rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
+fi
+"""
+"""run dir, data, wal or "", run. What etcd has run on is not here any more: the swap's undo put it away."""
+
+RESTORED = r"""
+set -u
+grep -qxF -- "$5" "$1/restored" 2>/dev/null || { echo "the restore was not completed"; exit 1; }
+[ -d "$2/.$4.restored/member/snap" ] || { echo "$2/.$4.restored/member/snap is missing"; exit 1; }
+wal=$2/.$4.restored/member/wal
+if [ -n "$3" ]; then wal=$3/.$4.restored; fi
+ls "$wal"/*.wal > /dev/null 2>&1 || { echo "no WAL in $wal"; exit 1; }
+"""
+"""run dir, data, wal or "", run, sha256; read-only."""
+
+SWAP = r"""
+set -eu
+if [ ! -e "$4/old-aside" ]; then
+  mkdir -p -m 700 -- "$1/.$3.old"
+  if [ -e "$1/member" ]; then
+    touch -- "$4/had-member"
+    sync -- "$4"
+    mv -T -- "$1/member" "$1/.$3.old/member"
+  fi
+  sync -- "$1" "$1/.$3.old"
+  if [ -n "$2" ]; then
+    mkdir -p -m 700 -- "$2/.$3.old"
+    find "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.old" -- {} +
+    sync -- "$2" "$2/.$3.old"
+  fi
+  touch -- "$4/old-aside"
+  sync -- "$4"
+fi
+if [ ! -e "$4/swapped" ]; then
+  if [ -e "$1/.$3.restored/member" ]; then
+    mv -T -- "$1/.$3.restored/member" "$1/member"
+  fi
+  sync -- "$1" "$1/.$3.restored"
+  if [ -n "$2" ]; then
+    find "$2/.$3.restored" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
+    sync -- "$2" "$2/.$3.restored"
+  fi
+  test -d "$1/member/snap"
+  stat -c %i -- "$1/member" > "$4/swapped.part"
+  sync -- "$4/swapped.part"
+  mv -T -- "$4/swapped.part" "$4/swapped"
+  sync -- "$4"
+fi
+"""
+"""data, wal or "", run, run dir. Old in place, between (``old-aside``), new in place (``swapped``, which holds the
+inode of what was put there: a later run's data is another one)."""
+
+SWAP_BACK = r"""
+set -eu
+if [ -e "$4/old-aside" ]; then
+  if [ -e "$4/had-member" ]; then
+    if [ ! -e "$1/.$3.old/member" ]; then
+      if [ ! -e "$4/new-away" ]; then
+        echo "the old data that was at $1/.$3.old/member is gone: the new data stays in place" >&2
+        exit 1
+      fi
+      if [ ! -e "$1/member" ]; then
+        echo "the old data that was at $1/.$3.old/member is gone: nothing is in place" >&2
+        exit 1
+      fi
+    fi
+  fi
+  if [ ! -e "$4/new-away" ]; then
+    mkdir -p -m 700 -- "$1/.$3.discarded"
+    if [ -e "$1/member" ]; then
+      mv -T -- "$1/member" "$1/.$3.discarded/member"
+    fi
+    sync -- "$1" "$1/.$3.discarded"
+    if [ -n "$2" ]; then
+      mkdir -p -m 700 -- "$2/.$3.discarded"
+      find "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.discarded" -- {} +
+      sync -- "$2" "$2/.$3.discarded"
+    fi
+    touch -- "$4/new-away"
+    sync -- "$4"
+  fi
+fi
+if [ -e "$1/.$3.old/member" ]; then
+  mv -T -- "$1/.$3.old/member" "$1/member"
+fi
+sync -- "$1"
+if [ -n "$2" ]; then
+  if [ -d "$2/.$3.old" ]; then
+    find "$2/.$3.old" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
+    sync -- "$2"
+    rmdir -- "$2/.$3.old"
+  fi
+fi
+if [ -d "$1/.$3.old" ]; then
+  rmdir -- "$1/.$3.old"
+fi
+rm -f -- "$4/old-aside"
+sync -- "$4"
+rm -f -- "$4/swapped" "$4/swapped.part"
+rm -f -- "$4/new-away"
+rm -f -- "$4/had-member"
+sync -- "$4"
+"""
+"""data, wal or "", run, run dir. What was in place is renamed to ``discarded``, never removed."""
+
+SWAPPED = r"""
+set -u
+[ -e "$4/swapped" ] || { echo "the new data is not in place"; exit 1; }
+[ -d "$1/member/snap" ] || { echo "$1/member/snap is missing"; exit 1; }
+[ ! -e "$1/.$3.restored/member" ] || { echo "$1/.$3.restored/member was not moved"; exit 1; }
+wal=${2:-$1/member/wal}
+ls "$wal"/*.wal > /dev/null 2>&1 || { echo "no WAL in $wal: never start etcd on it"; exit 1; }
+"""
+"""data, wal or "", run, run dir; read-only."""
+
+UNSWAPPED = r"""
+set -u
+[ ! -e "$4/old-aside" ] || { echo "the old data is still aside"; exit 1; }
+[ ! -e "$1/.$3.old" ] || { echo "$1/.$3.old is still there"; exit 1; }
+[ -e "$4/had-member" ] || exit 0
+[ -d "$1/member" ] || { echo "$1/member is missing"; exit 1; }
+"""
+"""data, wal or "", run, run dir; read-only."""
+
+LATER = r"""
+set -u
+[ -e "$3/old-aside" ] || exit 0
+[ -e "$3/swapped" ] || exit 0
+[ ! -e "$3/new-away" ] || exit 0
+[ ! -e "$1/.$2.discarded/member" ] || exit 0
+here=$(stat -c %i -- "$1/member" 2>/dev/null)
+mine=$(cat -- "$3/swapped")
+[ "$here" != "$mine" ] || exit 0
+echo "$1/member is not what this run put there"
+for dir in "$1"/.*.old; do
+  if [ -d "$dir" ] && [ "$dir" != "$1/.$2.old" ]; then echo "this run's data may be ${dir##*/}"; fi
+done
+"""
+"""data, run, run dir; read-only. Says so where the data in place is not this run's, and which runs have moved some."""

@@ -1,0 +1,63 @@
+"""The run's own place on a host: the lock, its directory, files of it."""
+
+from __future__ import annotations
+
+LOCK = r"""
+set -eu
+if [ ! -e "$1" ]; then
+  printf '{"run": "%s", "holder": "%s", "since": "%s"}\n' "$2" "$3" "$(date -u +%FT%TZ)" > "$1.$2"
+  sync -- "$1.$2"
+  ln -T -- "$1.$2" "$1" || :
+fi
+rm -f -- "$1.$2"
+grep -qF -- "\"run\": \"$2\"," "$1"
+"""
+"""lock, run, holder. ``ln`` is what decides between two that come at once."""
+
+UNLOCK = r"""
+set -eu
+rm -f -- "$1.$2"
+if [ -e "$1" ]; then
+  if grep -qF -- "\"run\": \"$2\"," "$1"; then
+    rm -- "$1"
+    sync -- "${1%/*}"
+  fi
+fi
+"""
+"""lock, run. Synced: after a power cut the lock of a run that has ended would refuse every later one."""
+
+DIGEST = r"""
+openssl dgst -sha256 -r -- "$1" 2>/dev/null || sha256sum -- "$1"
+"""
+"""file; read-only. openssl is several times faster than sha256sum on many hosts, and not on all of them."""
+
+ABSENT = r"""
+set -u
+for f in "$@"; do
+  [ ! -e "$f" ] || { echo "$f is still there"; exit 1; }
+done
+"""
+"""files; read-only."""
+
+SWEEP = r"""
+set -u
+for name in restoring restored old discarded; do
+  for dir in "$1" "$2"; do
+    if [ -n "$dir" ]; then
+      rm -rf -- "$dir/.$3.trash" || exit 1
+      if [ -e "$dir/.$3.$name" ]; then
+        mv -T -- "$dir/.$3.$name" "$dir/.$3.trash" || exit 1
+        sync -- "$dir" || exit 1
+        rm -rf -- "$dir/.$3.trash" || exit 1
+      fi
+    fi
+  done
+done
+for dir in "$1" "$2"; do
+  if [ -n "$dir" ]; then sync -- "$dir" || exit 1; fi
+done
+rm -rf -- "$4" || exit 1
+rmdir --ignore-fail-on-non-empty -- "${4%/*}" 2>/dev/null || :
+"""
+"""data or "" on a worker, wal or "", run, run dir. Only what carries this run's id, and an empty workspace.
+Data is renamed first: half of it must never pass for the whole."""
