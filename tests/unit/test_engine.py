@@ -23,7 +23,7 @@ OTHER = '{"run": "other-1", "holder": "x@y", "since": "z"}\n'
 def findings(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Finding]]:
     """What the checks find, by their group; nothing at first."""
     found: dict[str, list[Finding]] = {"preflight": [], "verify": []}
-    monkeypatch.setattr("runbook.engine.inspect", lambda group, *_: found[group])
+    monkeypatch.setattr("runbook.hands.inspect", lambda group, *_: found[group])
     return found
 
 
@@ -51,7 +51,7 @@ def test_a_check_that_says_no_ends_the_run_with_nothing_touched(findings: dict[s
     before = life.tree()
     life.session("forward")
     error = told(life, Refused, 3)
-    assert "m2: 4 GB free, 9 needed (make room)" in str(error)
+    assert "✗ m2: 4 GB free, 9 needed\n      do: make room" in str(error)
     assert "m3: not a mount point" in str(error), "all findings are told at once"
     assert life.tree() == before
     assert [line["check"] for line in life.lines if line["event"] == "finding"] == ["Disk", "Mounts", "Even"]
@@ -205,7 +205,7 @@ def test_a_lock_that_cannot_be_released_is_told(monkeypatch: pytest.MonkeyPatch)
     error = told(life, Halted, 4)
     assert "restored and verified, but the lock could not be released" in str(error)
     monkeypatch.undo()
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_: [])
     assert life.session("forward") == "complete"
     assert not life.faults(restored=True)
 
