@@ -19,7 +19,7 @@ KEYS = {"run", "state", "step", "outage_seconds", "hosts", "absent", "next"} | {
 
 @pytest.fixture(autouse=True)
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_a, **_k: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_a, **_k: [])
 
 
 def line(event: str, **more: Any) -> Line:
@@ -73,7 +73,7 @@ def test_every_moment_of_every_fate_has_a_status() -> None:
 
 
 def test_a_halted_run_says_from_where_and_on_which_host() -> None:
-    for at in range(150, 2000, 40):
+    for at in range(150, 2000, 7):
         life = begun()
         life.session("forward", Fuse(at, "silent"))
         if life.state == "halted" and replay(life.lines).current == "StopEtcd":
