@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runbook import __version__, runs
+from runbook import __version__, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.errors import Held, Interrupted, Refused, RunbookError, UsageError
-from runbook.plan import Plan
+from runbook.plan import Plan, Ssh
 from runbook.step import Binding, Target
 
 __all__ = ["binding_for_checks", "preview_binding"]
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runbook.procedure import Procedure
     from runbook.progress import Progress
     from runbook.replay import Replay
-    from runbook.transport import Hosts
+    from runbook.transport import RunHosts
 
 
 def kubeadm() -> Procedure:
@@ -65,7 +65,7 @@ def targets(plan: Plan, bound: Binding) -> list[Target]:
     return [*(Target(plan, bound, n) for n in plan.nodes), *(Target(plan, bound, w) for w in plan.workers)]
 
 
-def _hosts(plan: Plan, epoch: int) -> Callable[[Binding], Hosts]:
+def _hosts(plan: Plan, epoch: int) -> Callable[[Binding], RunHosts]:
     from runbook.hosts import connect
 
     enter_lab(plan)
@@ -128,11 +128,18 @@ def _polite_end() -> Iterator[None]:
 
 
 def _work(
-    run: runs.Run, plan: Plan, bound: Binding, command: str, progress: Progress, work: Callable[[Engine, Journal], None]
+    run: runs.Run,
+    plan: Plan,
+    bound: Binding,
+    command: str,
+    progress: Progress,
+    work: Callable[[Engine, Journal], None],
+    without: Sequence[str] = (),
 ) -> Replay:
     """One life of the engine on a run, with everything around it: lock, epoch, connections, view, interrupts."""
     from runbook import log
     from runbook.asking import RealClock
+    from runbook.debts import declare
     from runbook.engine import Engine
     from runbook.replay import replay
 
@@ -146,8 +153,10 @@ def _work(
         hosts, failure = None, None
         try:
             journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
+            declare(plan, journal, without)
             hosts = _hosts(plan, journal.epoch)(bound)
-            work(Engine(plan, bound, procedure, hosts, journal, RealClock()), journal)
+            engine = Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
+            work(engine, journal)
         except RunbookError as error:
             failure = error
         except KeyboardInterrupt:
@@ -169,7 +178,6 @@ def _work(
 
 
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
-    from runbook import situation
     from runbook.replay import replay
 
     past = replay(journal.lines)
@@ -181,8 +189,11 @@ def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
     )
 
 
-def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
-    """``run``: a new run, from its directory to its end."""
+def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, without: Sequence[str] = ()) -> Replay:
+    """``run``: a new run, from its directory to its end; ``without`` these nodes, which are owed their steps."""
+    from runbook.debts import most_absent
+
+    most_absent(plan, without)
     bound = full_binding(plan, bound, _hosts(plan, 0))
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {
@@ -203,13 +214,15 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -
         "workers": [w.name for w in plan.workers],
     }
     run = runs.create(bound.run, plan.text, header)
-    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward())
+    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward(), without)
 
 
-def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[Replay, str]:
+def resume(
+    run: runs.Run, plan_file: Path | None, progress: Progress, without: Sequence[str] = ()
+) -> tuple[Replay, str]:
     """Go on with a run; the replayed state, and a word where there was nothing to do."""
     past = run.replay()
-    if past.state == "complete" or (past.closed and past.accepted):
+    if (past.state == "complete" and not past.absent) or (past.closed and past.accepted):
         return past, "this run is complete and owes nothing"
     if past.state == "rolled-back":
         raise UsageError(
@@ -229,7 +242,7 @@ def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[R
             keep_settings(run, plan_file, journal)
         _go_on(engine, journal)
 
-    return _work(run, plan, bound, "resume", progress, work), ""
+    return _work(run, plan, bound, "resume", progress, work, without), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:
@@ -260,12 +273,10 @@ def same_version(past: Replay) -> None:
         )
 
 
-def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, str]:
+def rollback(run: runs.Run, discard: bool, progress: Progress, without: Sequence[str] = ()) -> tuple[Replay, str]:
     """Put the old data, manifests and services back."""
-    from runbook import situation
-
     past = run.replay()
-    if past.state == "rolled-back":
+    if past.state == "rolled-back" and not (past.absent and not past.closed):
         return past, "this run has already been rolled back"
     if past.finishing:
         raise UsageError(
@@ -289,13 +300,11 @@ def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, 
             journal.append("consent", {"text": "--discard-writes: what the restored cluster was told is thrown away"})
         engine.backward("asked for by the responder")
 
-    return _work(run, plan, bound, "rollback", progress, work), ""
+    return _work(run, plan, bound, "rollback", progress, work, without), ""
 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
     """Remove what the run left on the hosts."""
-    from runbook import situation
-
     past = run.replay()
     if past.closed:
         return past, "this run has already been closed"
@@ -307,9 +316,16 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
             f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}",
             **situation.describe(past, run.id),
         )
+    if past.absent and not accept and not past.finishing:
+        sentences = situation.describe(past, run.id)
+        sentences["next"] = (situation.owing(past, run.id), f"runbook finish {run.id} --accept")
+        raise UsageError(
+            f"{run.id} still owes {', '.join(past.absent)} its steps: with the run's directory its way back is gone",
+            **sentences,
+        )
     same_version(past)
     plan, bound = bound_plan(run, past)
-    names = ", ".join(n.name for n in plan.nodes)
+    names = ", ".join(n.name for n in plan.nodes if n.name not in past.absent)
     kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
     confirm(
         f"Remove {kept}, the snapshot copies and the run's directory from {names}? There is no way back after this."
@@ -322,6 +338,37 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
         engine.sweep()
 
     return _work(run, plan, bound, "finish", progress, work), ""
+
+
+# adopt.
+
+
+def adopt(
+    hosts: Sequence[str], identity_file: Path | None, known_hosts_file: Path | None, workspace: str, wanted: str
+) -> tuple[dict[str, Any], str]:
+    """Take a run over on this machine; what came of it, as a document and as text."""
+    from runbook import status, takeover
+    from runbook.hosts import connect
+
+    files = {"identityFile": identity_file, "knownHostsFile": known_hosts_file}
+    given = {key: str(path.expanduser().absolute()) for key, path in files.items() if path}
+    ssh = Ssh(identity_file=identity_file)
+    if known_hosts_file:
+        ssh = replace(ssh, known_hosts_file=known_hosts_file)
+
+    def connected(there: Sequence[Target], epoch: int) -> RunHosts:
+        enter_lab(there[0].plan)
+        return connect(there, epoch)
+
+    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected)
+    document = status.document(done.run.lines(), done.past, None)
+    document |= {"from": done.choice.source, "differs": list(done.choice.differs), "informed": list(done.informed)}
+    lines = [f"{done.run.id}: taken over, from the copy of {done.choice.source}"]
+    lines += [f"differs: {text}" for text in done.choice.differs]
+    lines += [f"does not know yet: {name} ({why})" for name, why in done.silent.items()]
+    lines.append("no service was changed; an engine that still works on this run elsewhere can change nothing more")
+    lines += [situation.meaning(done.past), *(f"next: {c}" for c in situation.commands(done.past, done.run.id))]
+    return document, "\n".join(lines)
 
 
 def unexpected(error: BaseException) -> RunbookError:

@@ -70,6 +70,11 @@ def meaning(past: Replay) -> str:
     return "; ".join(said)
 
 
+def owing(past: Replay, run: str) -> str:
+    """The command that gives absent nodes what they are owed, once they are back."""
+    return f"runbook {'rollback' if past.state == 'rolled-back' else 'resume'} {run}"
+
+
 def commands(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first."""
     back = f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")

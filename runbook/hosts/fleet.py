@@ -16,9 +16,11 @@ from runbook.hosts import errands, transfer, wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import Witness
+from runbook.transport import Copy, Witness
 
 T = TypeVar("T")
+KEEP = 15.0
+"""Seconds for a copy of the journal to be written on a host."""
 TICK = 0.2
 """Seconds between two looks at the clock; Ctrl-C is heard in between."""
 
@@ -83,6 +85,16 @@ class Fleet:
             return errand.run(lambda word: guarded.settle(word, wait), "")
 
         return self._each(hosts, work, lambda _, why: Result(None, err=why))
+
+    def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.keep`."""
+
+        def work(link: Link, call: Call) -> Result:
+            guarded, errand = self._guarded(link), errands.Errand(link, KEEP, call.stop)
+            errand.doubt = "whether it has the copy is not known"
+            return errand.run(lambda word: guarded.keep(word, copies[link.address.name]), "")
+
+        return self._each(list(copies), work, lambda _, why: Result(None, err=why))
 
     def close(self) -> None:
         """Drop all connections; what runs on the hosts runs on."""

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Sequence
 
 from runbook.step import Command
-from runbook.transport import LOCK
+from runbook.transport import LOCK, Copy
 
 TAIL = 64 * 1024
 """So many bytes of a changing command's output and errors come back; all of it stays on the host."""
@@ -76,12 +76,15 @@ busy() {
   [ ! -f running ] || IFS= read -r other <running
   refuse 96 "another command of this run still runs on this host: ${other:-unknown}"
 }
-# Under the flock: nobody newer has the run, and from here on it is ours.
-claim() {
+superseded() {
   held=0
   [ -f epoch ] && IFS= read -r held <epoch
   case $held in '' | *[!0-9]*) held=0 ;; esac
   [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run: its epoch is $held, ours is $epoch"
+}
+# Under the flock: nobody newer has the run, and from here on it is ours.
+claim() {
+  superseded
   if [ "$held" -lt "$epoch" ]; then
     { printf '%s\n' "$epoch" >epoch.new && fsync epoch.new && mv -f epoch.new epoch && fsync .; } ||
       refuse 1 "cannot write in $dir; nothing was started"
@@ -252,6 +255,26 @@ printf '%s\n' "cut off after ${got:-0} of $size bytes; the copy was removed" >&2
 answer cut
 """
 
+# Beside any command that runs: the copies have a flock of their own. An engine that was superseded writes nothing.
+KEEP = r"""
+enter 95
+exec 9>>copies.lock
+flock -w "$wait" 9 || refuse 96 "another engine writes the copies of the journal"
+superseded
+while [ $# -gt 0 ]; do
+  name=$1 offset=$2 data=$3
+  shift 3
+  if [ "$offset" = 0 ]; then
+    { printf '%s' "$data" >"$name.new" && fsync "$name.new" && mv -f "$name.new" "$name" && fsync .; } ||
+      refuse 1 "cannot write $dir/$name"
+  else
+    [ "$(stat -c %s "$name" 2>/dev/null)" = "$offset" ] || refuse 94 "$dir/$name is not as long as it was"
+    { printf '%s' "$data" >>"$name" && fsync "$name"; } || refuse 1 "cannot write $dir/$name"
+  fi
+done
+answer 0
+"""
+
 READ = r"""
 size=$(stat -L -c %s "$1") || { frame size none; exit 0; }
 frame size "$size"
@@ -338,6 +361,12 @@ class Guarded:
     def settle(self, nonce: str, wait: float) -> bytes:
         """Wait for the flock, then claim the run."""
         return _script(nonce, self._guard, _numbers(max(0, -int(-wait // 1))), GUARD, SETTLE)
+
+    def keep(self, nonce: str, copies: Sequence[Copy]) -> bytes:
+        """Write pieces of files into the run's directory; frame ``end`` with 0, 94 (not so long), 95, 96 or 97."""
+        pieces = [(c.name, str(c.offset), c.data.decode("utf-8", "surrogateescape")) for c in copies]
+        words = [word for piece in pieces for word in piece]
+        return _script(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, KEEP)
 
     def receive(
         self,

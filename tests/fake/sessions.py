@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,17 @@ class MemoryJournal(Journal):
         self.fuse.burn()
         return line
 
+    @property
+    def size(self) -> int:
+        return len(self.raw())
+
+    def tail(self, offset: int) -> bytes:
+        return self.raw()[offset:]
+
+    def raw(self) -> bytes:
+        """The file that it would be."""
+        return b"".join(json.dumps(line).encode() + b"\n" for line in self.lines)
+
 
 @dataclass
 class Life:
@@ -106,6 +118,21 @@ class Life:
         journal.append("engine")
         hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
         return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world)
+
+    def adopt(self) -> bool:
+        """The responder's machine is lost: go on with the best copy of the journal; False where no host has one."""
+        best: tuple[int, int, list[Line]] = (0, 0, [])
+        epoch = 0
+        for host in self.world.hosts.values():
+            run_dir = f"{host.node.paths.workspace}/{RUN}"
+            lines = [json.loads(line) for line in (host.read(f"{run_dir}/journal.jsonl") or "").splitlines()]
+            newest = max((line["epoch"] for line in lines), default=0)
+            epoch = max(epoch, newest, int(host.read(f"{run_dir}/epoch") or 0))
+            best = max(best, (newest, len(lines), lines), key=lambda seen: seen[:2])
+        self.lines[:] = best[2]
+        if self.lines:
+            self.lines.append({**self.lines[-1], "event": "adopted", "epoch": epoch + 1})
+        return bool(self.lines)
 
     @property
     def state(self) -> str:
