@@ -18,7 +18,8 @@ class EngineKilled(BaseException):
 class Fuse:
     """Counts the moments at which something may go wrong, and makes it go wrong at one of them.
 
-    ``kind``: ``engine`` kills the engine (its detached commands go on), ``laptop`` takes its machine with it, ``silent`` makes the host that is about to act
+    ``kind``: ``engine`` kills the engine (its detached commands go on), ``laptop`` takes its machine with it,
+    ``silent`` makes the host that is about to act
     or to answer unreachable (its command goes on). Three cut that host's power: ``power`` tears what was not synced,
     ``blackout`` also takes back every change of names that was not made durable, ``brownout`` does so on some of its
     file systems only. ``sleep`` lets ``meanwhile`` happen and the engine go on afterwards.

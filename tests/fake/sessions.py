@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runbook.debts import declare
 from runbook.engine import Engine
 from runbook.errors import RunbookError
 from runbook.journal import ZEROS, Journal, Line, now
@@ -82,17 +83,20 @@ class Life:
     def __post_init__(self) -> None:
         self.world = World(self.plan)
 
-    def session(self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = ()) -> str:
+    def session(
+        self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = (), without: Sequence[str] = ()
+    ) -> str:
         """One engine, as the commands start it: ``forward`` (run, resume), ``backward`` (rollback) or ``finish``.
 
-        ``silent`` hosts do not answer; all others do at first. Returns the run's state, ``killed``, or the error.
+        ``silent`` hosts do not answer; all others do at first; ``without``: as the option. Returns the run's state,
+        ``killed``, or the error.
         """
         fuse = fuse or Fuse()
         for host in self.world.hosts.values():
             host.reachable = host.name not in silent
         self.error = None
         try:
-            engine = self.engine(fuse)
+            engine = self.engine(fuse, without)
             if what == "finish":
                 self.world.finishing = True
                 engine.sweep()
@@ -109,15 +113,17 @@ class Life:
         finally:
             self.moments = fuse.count
 
-    def engine(self, fuse: Fuse | None = None) -> Engine:
+    def engine(self, fuse: Fuse | None = None, without: Sequence[str] = ()) -> Engine:
         """An engine of the next epoch."""
         fuse = fuse or Fuse()
         targets = [Target(self.plan, BOUND, node) for node in self.plan.nodes]
         journal = MemoryJournal(fuse, self.lines)
         journal.epoch += 1
         journal.append("engine")
+        declare(self.plan, journal, without)
+        self.world.absent = set(replay(self.lines).absent)
         hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
-        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world)
+        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world, dict, without)
 
     def adopt(self) -> bool:
         """The responder's machine is lost: go on with the best copy of the journal; False where no host has one."""
