@@ -6,6 +6,7 @@ Heavy modules are imported where they are used, so that ``--help`` and ``validat
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_sett
 from runbook.errors import Held, Interrupted, Refused, RunbookError, UsageError
 from runbook.plan import Plan, Ssh
 from runbook.step import Binding, Target
+from runbook.transport import Claim
 
 __all__ = ["binding_for_checks", "preview_binding"]
 
@@ -65,11 +67,11 @@ def targets(plan: Plan, bound: Binding) -> list[Target]:
     return [*(Target(plan, bound, n) for n in plan.nodes), *(Target(plan, bound, w) for w in plan.workers)]
 
 
-def _hosts(plan: Plan, epoch: int) -> Callable[[Binding], RunHosts]:
+def _hosts(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
     from runbook.hosts import connect
 
     enter_lab(plan)
-    return lambda bound: connect(targets(plan, bound), epoch)
+    return lambda bound: connect(targets(plan, bound), claim)
 
 
 # validate, preview.
@@ -89,7 +91,7 @@ def check(plan: Plan) -> tuple[list[Finding], Binding]:
     from runbook.checks.survey import inspect
 
     bound, _ = binding_for_checks(plan)
-    hosts = _hosts(plan, 0)(bound)
+    hosts = _hosts(plan, Claim(0))(bound)
     try:
         return inspect("preflight", plan, bound, hosts, targets(plan, bound), RealClock()), bound
     finally:
@@ -152,9 +154,12 @@ def _work(
             log.open_log(run.path / "debug.log")
         hosts, failure = None, None
         try:
-            journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
+            owner = secrets.token_hex(8)
+            claim = Claim(journal.epoch, owner, replay(journal.lines).owners)
+            said = {"command": command, "holder": runs.holder(), "version": __version__, "owner": owner}
+            journal.append("engine", said)
             declare(plan, journal, without)
-            hosts = _hosts(plan, journal.epoch)(bound)
+            hosts = _hosts(plan, claim)(bound)
             engine = Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
             work(engine, journal)
         except RunbookError as error:
@@ -194,7 +199,7 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, w
     from runbook.debts import most_absent
 
     most_absent(plan, without)
-    bound = full_binding(plan, bound, _hosts(plan, 0))
+    bound = full_binding(plan, bound, _hosts(plan, Claim(0)))
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {
         "plan": plan.name,
@@ -356,9 +361,9 @@ def adopt(
     if known_hosts_file:
         ssh = replace(ssh, known_hosts_file=known_hosts_file)
 
-    def connected(there: Sequence[Target], epoch: int) -> RunHosts:
+    def connected(there: Sequence[Target], claim: Claim) -> RunHosts:
         enter_lab(there[0].plan)
-        return connect(there, epoch)
+        return connect(there, claim)
 
     done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected)
     document = status.document(done.run.lines(), done.past, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from runbook.journal import Journal, now
 from runbook.plan import Node, Paths, Plan, Snapshot, Ssh
 from runbook.replay import Replay
 from runbook.step import Binding, Target
-from runbook.transport import RunHosts
+from runbook.transport import ANY, Claim, RunHosts
 
 LOCAL = "this machine"
 WORKSPACE = Paths().workspace
 """Where runs lie on a host whose plan says nothing else."""
-Connect = Callable[[Sequence[Target], int], RunHosts]
+Connect = Callable[[Sequence[Target], Claim], RunHosts]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def take_over(
     of this machine works on the run.
     """
     first = targets_of(words, ssh)
-    with contextlib.closing(connect(first, 0)) as hosts:
+    with contextlib.closing(connect(first, Claim(0))) as hosts:
         seen = adopt.look(hosts, first, (workspace,))
         run_id = adopt.run_of(seen, wanted)
         copies = adopt.fetch(hosts, _dirs(seen, run_id))
@@ -68,7 +69,7 @@ def take_over(
     text = _with_ssh(choice.settings or choice.plan, given)
     plan, _ = planfile.read(text, run.plan_path, base=Path(choice.past.header["plan_base"]))
     everyone = [Target(plan, Binding(run=run_id, holder=runs.holder()), node) for node in plan.nodes]
-    with contextlib.closing(connect(everyone, 0)) as hosts:
+    with contextlib.closing(connect(everyone, Claim(0))) as hosts:
         copies = adopt.fetch(hosts, {t.name: t.run_dir for t in everyone})
     choice = adopt.choose(copies | own, run_id)
     past, shared = _write(run, choice, _with_ssh(choice.settings or choice.plan, given), everyone, connect)
@@ -111,11 +112,12 @@ def _write(
     with _journal(run, choice) as journal:
         journal.epoch = choice.epoch + 1
         said = {"holder": runs.holder(), "version": __version__, "from": choice.source, "differs": list(choice.differs)}
+        said["owner"] = owner = secrets.token_hex(8)
         journal.append("adopted", said)
         if settings != choice.plan:
             _put(run.settings_path, settings)
             journal.append("settings", {"file": "adopt", "base": choice.past.header["plan_base"]})
-        with contextlib.closing(connect(everyone, journal.epoch)) as hosts:
+        with contextlib.closing(connect(everyone, Claim(journal.epoch, owner, (ANY,)))) as hosts:
             shared = Copies(hosts, [t.name for t in everyone], journal, run.files).share()
         past = run.replay()
     newer = [name for name, result in shared.items() if result.code == 97]

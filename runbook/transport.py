@@ -16,6 +16,22 @@ LOCK = "/var/lib/etcd-runbook.lock"
 """The one lock of a host: one line of JSON that names the run, who holds it, and since when."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What an engine claims the hosts with: a higher epoch than any before, its own word, and its forerunners' words.
+
+    A host that was claimed by an engine whose word is not among these has been taken over meanwhile, and refuses;
+    ``ANY`` among ``known`` is what takes over. Without an ``owner`` only the epoch counts.
+    """
+
+    epoch: int
+    owner: str = ""
+    known: tuple[str, ...] = ()
+
+
+ANY = "*"
+
+
 class Witness(Protocol):
     """Told of each changing action before it starts and after it ended; called from several threads."""
 

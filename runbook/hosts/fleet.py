@@ -16,7 +16,7 @@ from runbook.hosts import errands, transfer, wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import Copy, Witness
+from runbook.transport import Claim, Copy, Witness
 
 T = TypeVar("T")
 KEEP = 15.0
@@ -55,10 +55,10 @@ class Call:
 class Fleet:
     """The hosts of one run over SSH; fulfils :class:`runbook.transport.Hosts`."""
 
-    def __init__(self, targets: Sequence[Target], epoch: int) -> None:
+    def __init__(self, targets: Sequence[Target], claim: Claim) -> None:
         self._targets = {t.name: t for t in targets}
         self._links = {t.name: Link(Address.of(t)) for t in targets}
-        self._epoch = epoch
+        self._claim = claim
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
         """See :meth:`runbook.transport.Hosts.ask`."""
@@ -103,7 +103,7 @@ class Fleet:
 
     def _guarded(self, link: Link) -> wrapper.Guarded:
         target = self._targets[link.address.name]
-        return wrapper.Guarded(target.run_dir, target.bound.run, self._epoch, link.forsaken)
+        return wrapper.Guarded(target.run_dir, target.bound.run, self._claim, link.forsaken)
 
     def _sequence(self, link: Link, actions: Sequence[Action], key: str, witness: Witness, call: Call) -> Result:
         """One host's actions in order, up to the first that fails."""
@@ -143,7 +143,7 @@ class Fleet:
         else:
             what = f"upload {shlex.quote(action.dest)} sha256 {action.sha256}"
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return json.dumps({"key": key, "action": what, "epoch": self._epoch, "at": at})
+        return json.dumps({"key": key, "action": what, "epoch": self._claim.epoch, "at": at})
 
     def _upload(self, link: Link, upload: Upload, key: str, call: Call) -> Result:
         target = self._targets[link.address.name]
@@ -158,7 +158,7 @@ class Fleet:
             timeout=upload.timeout,
             run_dir=target.run_dir,
             run=target.bound.run,
-            epoch=self._epoch,
+            claim=self._claim,
             key=key,
             intent=self._intent(key, upload),
             void=tuple(link.forsaken),
