@@ -83,6 +83,8 @@ class Upload:
 
 
 Action = Command | Upload
+SCREENFUL = 2000
+"""Characters of a host's own words that a message, or a line of the journal, takes."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,10 @@ class Result:
         return self.code is None
 
     def tail(self, lines: int = 3) -> str:
-        """The last lines of what it said, errors first; for messages."""
+        """The last lines of what it said, errors first; for messages, so at most a screenful."""
         text = self.err.strip() or self.out.strip()
-        return " / ".join(text.splitlines()[-lines:])
+        shown = " / ".join(text.splitlines()[-lines:])
+        return shown if len(shown) <= SCREENFUL else f"[…]{shown[-SCREENFUL:]}"
 
 
 @dataclass(frozen=True)
