@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runbook.journal import Line
+from runbook.lab.health import answers
+from tests.lab.conftest import eventually
 from tests.lab.kit import BUMP, Desk
 
 
@@ -43,6 +48,66 @@ class Row(Desk):
     def sh(self, host: str, text: str, *, check: bool = True) -> str:
         """A shell line on a host, as root."""
         return self.lab.exec(host, ["sh", "-c", text], check=check).stdout
+
+    def during(
+        self, command: tuple[str | Path, ...], when: Callable[[Line], bool], do: Callable[[], object], *, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a command; at the first new journal line for which ``when`` holds, hold it still, do that, let it go on.
+
+        Returns how it ended; fails where the line never comes, or the exit code is another one.
+        """
+        known, came = self.lines(), False
+        process = self.popen(*command)
+        limit = time.monotonic() + 300
+        try:
+            while not came and process.poll() is None and time.monotonic() < limit:
+                lines = self.lines()
+                came = any(when(line) for line in (lines[len(known) :] if lines[:1] == known[:1] else lines))
+                time.sleep(0.003)
+            if came:
+                process.send_signal(signal.SIGSTOP)
+                do()
+                process.send_signal(signal.SIGCONT)
+                out, err = process.communicate(timeout=600)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            if not came:
+                out, err = process.communicate(timeout=30)
+        done = subprocess.CompletedProcess(command, process.returncode, out, err)
+        assert came, f"{command} ended with {done.returncode} before the line came\n{out}\n{err}"
+        assert done.returncode == code, f"{command}: exit {done.returncode}\n{out}\n{err}"
+        return done
+
+    def kill_when(self, command: tuple[str | Path, ...], when: Callable[[Line], bool]) -> None:
+        """SIGKILL a command at the first new journal line for which ``when`` holds."""
+        self.kill_at(command, when, after=len(self.lines()))
+
+    def cut(self, host: str) -> None:
+        """End all SSH sessions of a host from its side."""
+        self.sh(host, "for p in $(pgrep -P $(cat /run/sshd.pid)); do kill -9 $p $(pgrep -P $p); done", check=False)
+
+    def slow_restore(self, host: str, seconds: int) -> None:
+        """The plan's etcdutl takes so long to restore on that host."""
+        slow = f"case $*,$(hostname) in *restore*,{host}) sleep {seconds} ;; esac"
+        for node in self.lab.nodes:
+            self.later(lambda name=node.name: self.sh(name, "rm -f /root/etcdutl"))  # type: ignore[misc]
+            text = f'#!/bin/sh\n{slow}\nexec etcdutl "$@"\n'
+            self.lab.exec(node.name, ["sh", "-c", "cat > /root/etcdutl; chmod 755 /root/etcdutl"], text, check=True)
+        self.write_plan(tools={"etcdutl": "/root/etcdutl"})
+
+    def restoring(self, host: str) -> bool:
+        """Whether that etcdutl is restoring there now."""
+        return bool(self.sh(host, "pgrep -f 'sh /root/etcdut[l] snapshot restore'", check=False))
+
+    def boot(self, *hosts: str) -> None:
+        """Give hosts power again, and wait until one can log in."""
+        for host in hosts:
+            if self.lab.host_pid(host) is None:
+                self.lab.boot(host)
+        for host in hosts:
+            ip = self.lab.host(host).ip
+            eventually(f"{host} takes logins", lambda ip=ip: self.lab.in_operator(lambda: answers(ip, 22)), within=120)  # type: ignore[misc]
 
     def later(self, undo: Callable[[], object]) -> None:
         """To be done when the row has ended, however it did."""
@@ -93,7 +158,10 @@ class Row(Desk):
         self.outcome = self.outcome or "refused, nothing changed"
 
     def clean(self) -> None:
-        """Take back what the row broke."""
+        """Take back what the row broke, on hosts that have power."""
+        for host in self.lab.hosts:
+            if self.lab.host_pid(host.name) is None:
+                self.lab.boot(host.name)
         for undo in reversed(self._undo):
             undo()
 
