@@ -8,12 +8,13 @@ READY  := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit lab-test faults bench setup tools lock docs clean
+.PHONY: help demo test lint unit lab-test faults sweep bench setup tools lock docs clean
 
 help:
 	@echo "make demo    boot a lab, restore it, kill the engine half-way, resume, prove the result (under 90 s)"
 	@echo "make test    ruff, mypy --strict, and all tests, the lab's included: what CI runs"
-	@echo "make faults  the whole crash sweep and all fault tests (long)"
+	@echo "make faults  everything that is known to go wrong, on the lab, as a table (20 minutes)"
+	@echo "make sweep   the whole crash sweep on the fake: every moment, every kind of accident (an hour)"
 	@echo "make bench   the figures, measured on this machine"
 	@echo "make docs    draw the state tables into the README"
 	@echo "make lock    renew the locked versions in constraints.txt"
@@ -23,7 +24,7 @@ demo: setup tools
 	$(BIN)/python tests/demo.py
 
 test: setup tools lint
-	$(BIN)/pytest -q -m "not sweep"
+	$(BIN)/pytest -q -m "not sweep and not fault"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,10 +35,13 @@ unit: setup
 	$(BIN)/pytest -q -m "not sweep and not lab"
 
 lab-test: setup tools
-	$(BIN)/pytest -q -m "lab"
+	$(BIN)/pytest -q -m "lab and not fault"
 
 faults: setup tools
-	$(BIN)/pytest -q --timeout 3600 -m "sweep" --durations 10
+	$(BIN)/python -m tests.faults.table
+
+sweep: setup
+	$(BIN)/pytest -q --timeout 7200 -m "sweep" --durations 10
 
 bench: setup tools
 	$(BIN)/python tests/bench/startup.py

@@ -43,15 +43,15 @@ def _tool_sums(plan: Plan) -> dict[str, str]:
 
 def preview_binding(plan: Plan) -> tuple[Binding, str]:
     """What a preview can know without a connection, and a note on the snapshot. Raises Refused for a damaged file."""
-    bound = Binding(sha256=plan.snapshot.sha256 or "$SHA256", **_tool_sums(plan))
+    bound = replace(Binding(sha256=plan.snapshot.sha256 or "$SHA256"), **_tool_sums(plan))  # type: ignore[arg-type]
     if plan.snapshot.node:
         return bound, f"the snapshot is on {plan.snapshot.node}: its sha256 and its state are found out at the start"
-    from runbook.snapshots.integrity import inspect_file
+    from runbook.snapshots.integrity import inspect_once
 
     source = plan.snapshot
     if not source.path.exists():
         return bound, f"{source.path} is not there yet: its sha256 and its state are found out at the start"
-    facts = inspect_file(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+    facts = inspect_once(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
     return replace(bound, sha256=facts.sha256), f"{facts.size} bytes, revision {facts.revision}"
 
 

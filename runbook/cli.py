@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PLAN = click.argument("plan", type=click.Path(path_type=Path))
 RUN = click.argument("run", required=False)
 YES = click.option("--yes", is_flag=True, help="Answer every confirmation with yes.")
+WITHOUT = click.option(
+    "--without", multiple=True, metavar="NODE", help="Go on without a dead node (a minority); it is owed its steps."
+)
 OUTPUT = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the result."
 )
@@ -189,9 +192,10 @@ def _checked(plan: Plan) -> Verdict:
 @cli.command()
 @PLAN
 @YES
+@WITHOUT
 @click.option("--approve", metavar="DIGEST", help="Go on only if plan and program do exactly what was previewed.")
 @OUTPUT
-def run(plan: Path, yes: bool, approve: str | None, output: str) -> None:
+def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], output: str) -> None:
     """Carry out a plan: prepare, stop all, swap all, start all, verify."""
     from runbook import commands, planfile, preview
 
@@ -213,7 +217,7 @@ def run(plan: Path, yes: bool, approve: str | None, output: str) -> None:
         "The control plane is stopped on all of them; the old data is kept until `runbook finish`."
     )
     _confirm(yes or approve is not None, f"runbook run {shlex.quote(str(plan))}")(question)
-    _ended(commands.start(loaded, bound, digest, _progress(output)), "", output)
+    _ended(commands.start(loaded, bound, digest, _progress(output), without), "", output)
 
 
 @cli.command()
@@ -221,27 +225,53 @@ def run(plan: Path, yes: bool, approve: str | None, output: str) -> None:
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Other connection, timeout, verify settings."
 )
+@WITHOUT
 @YES
 @OUTPUT
-def resume(run: str | None, plan_file: Path | None, yes: bool, output: str) -> None:
+def resume(run: str | None, plan_file: Path | None, without: tuple[str, ...], yes: bool, output: str) -> None:
     """Go on with a run, from what its journal and the hosts say."""
     from runbook import choice, commands
 
-    past, word = commands.resume(choice.find(run, "resume"), plan_file, _progress(output))
+    past, word = commands.resume(choice.find(run, "resume"), plan_file, _progress(output), without)
     _ended(past, word, output)
 
 
 @cli.command()
 @RUN
 @click.option("--discard-writes", is_flag=True, help="Needed once the restored API servers were started.")
+@WITHOUT
 @YES
 @OUTPUT
-def rollback(run: str | None, discard_writes: bool, yes: bool, output: str) -> None:
+def rollback(run: str | None, discard_writes: bool, without: tuple[str, ...], yes: bool, output: str) -> None:
     """Put the old data, manifests and services back."""
     from runbook import choice, commands
 
-    past, word = commands.rollback(choice.find(run, "rollback"), discard_writes, _progress(output))
+    past, word = commands.rollback(choice.find(run, "rollback"), discard_writes, _progress(output), without)
     _ended(past, word, output)
+
+
+@cli.command()
+@click.option(
+    "--host", "hosts", multiple=True, required=True, metavar="[USER@]HOST", help="A host of the run; repeatable."
+)
+@click.option("--identity-file", type=click.Path(path_type=Path), help="The SSH key to log in with, from now on.")
+@click.option("--known-hosts-file", type=click.Path(path_type=Path), help="Whose host keys to trust, from now on.")
+@click.option("--workspace", default="/var/lib/etcd-runbook", show_default=True, help="Where runs lie on the hosts.")
+@click.option("--run", "wanted", default="", help="Which run, where the hosts hold several.")
+@OUTPUT
+def adopt(
+    hosts: tuple[str, ...],
+    identity_file: Path | None,
+    known_hosts_file: Path | None,
+    workspace: str,
+    wanted: str,
+    output: str,
+) -> None:
+    """Take a run over on this machine, from what its hosts hold; changes no service."""
+    from runbook import commands
+
+    document, text = commands.adopt(hosts, identity_file, known_hosts_file, workspace, wanted)
+    _show(document, text, output)
 
 
 @cli.command()

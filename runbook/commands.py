@@ -6,6 +6,7 @@ Heavy modules are imported where they are used, so that ``--help`` and ``validat
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,9 +17,10 @@ from runbook import __version__, findings, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.connecting import hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError
-from runbook.plan import Plan
+from runbook.plan import Plan, Ssh
 from runbook.replay import PREPARING_FAILED, Replay, replay
-from runbook.step import Binding
+from runbook.step import Binding, Target
+from runbook.transport import Claim
 
 __all__ = ["binding_for_checks", "preview_binding"]
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from runbook.journal import Journal
     from runbook.procedure import Procedure
     from runbook.progress import Progress
+    from runbook.transport import RunHosts
 
 
 def kubeadm() -> Procedure:
@@ -69,11 +72,18 @@ def _polite_end() -> Iterator[None]:
 
 
 def _work(
-    run: runs.Run, plan: Plan, bound: Binding, command: str, progress: Progress, work: Callable[[Engine, Journal], None]
+    run: runs.Run,
+    plan: Plan,
+    bound: Binding,
+    command: str,
+    progress: Progress,
+    work: Callable[[Engine, Journal], None],
+    without: Sequence[str] = (),
 ) -> Replay:
     """One life of the engine on a run, with everything around it: lock, epoch, connections, view, interrupts."""
     from runbook import log
     from runbook.asking import RealClock
+    from runbook.debts import declare
     from runbook.engine import Engine
     from runbook.progress import Watched
 
@@ -86,11 +96,16 @@ def _work(
             log.open_log(run.path / "debug.log")
         hosts, failure = None, None
         try:
-            connect = hosts_of(plan, journal.epoch)
+            owner = secrets.token_hex(8)
+            claim = Claim(journal.epoch, owner, replay(journal.lines).owners)
+            connect = hosts_of(plan, claim)
             _may_log_in(plan, run, journal)
-            journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
+            said = {"command": command, "holder": runs.holder(), "version": __version__, "owner": owner}
+            journal.append("engine", said)
+            declare(plan, journal, without)
             hosts = Watched(connect(bound), progress.answered)
-            work(Engine(plan, bound, procedure, hosts, journal, RealClock()), journal)
+            engine = Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
+            work(engine, journal)
         except RunbookError as error:
             failure = error
         except KeyboardInterrupt:
@@ -137,11 +152,13 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
     )
 
 
-def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
-    """``run``: a new run, from its directory to its end."""
+def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, without: Sequence[str] = ()) -> Replay:
+    """``run``: a new run, from its directory to its end; ``without`` these nodes, which are owed their steps."""
+    from runbook.debts import most_absent
     from runbook.precheck import require_files
 
-    connect = hosts_of(plan, 0)
+    most_absent(plan, without)
+    connect = hosts_of(plan, Claim(0))
     require_files(plan)
     bound = full_binding(plan, bound, connect)
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
@@ -163,13 +180,15 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -
         "workers": [w.name for w in plan.workers],
     }
     run = runs.create(bound.run, plan.text, header)
-    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward())
+    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward(), without)
 
 
-def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[Replay, str]:
+def resume(
+    run: runs.Run, plan_file: Path | None, progress: Progress, without: Sequence[str] = ()
+) -> tuple[Replay, str]:
     """Go on with a run; the replayed state, and a word where there was nothing to do."""
     past = run.replay()
-    if past.state == "complete" or (past.closed and past.accepted):
+    if (past.state == "complete" and not past.absent) or (past.closed and past.accepted):
         return past, "this run is complete and owes nothing"
     if past.state == "rolled-back":
         was = "was refused" if past.refused else "was rolled back"
@@ -184,7 +203,7 @@ def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[R
             keep_settings(run, plan_file, journal)
         _go_on(engine, journal)
 
-    return _work(run, plan, bound, "resume", progress, work), ""
+    return _work(run, plan, bound, "resume", progress, work, without), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:
@@ -216,10 +235,10 @@ def same_version(past: Replay, run: runs.Run) -> None:
         )
 
 
-def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, str]:
+def rollback(run: runs.Run, discard: bool, progress: Progress, without: Sequence[str] = ()) -> tuple[Replay, str]:
     """Put the old data, manifests and services back."""
     past = run.replay()
-    if past.state == "rolled-back":
+    if past.state == "rolled-back" and not (past.absent and not past.closed):
         was = "was refused, with nothing changed" if past.refused else "has already been rolled back"
         return past, f"this run {was}"
     if past.finishing:
@@ -245,7 +264,7 @@ def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, 
             journal.append("consent", {"text": "--discard-writes: what the restored cluster was told is thrown away"})
         engine.backward("asked for by the responder")
 
-    return _work(run, plan, bound, "rollback", progress, work), ""
+    return _work(run, plan, bound, "rollback", progress, work, without), ""
 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
@@ -261,9 +280,16 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
             f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}; nothing was removed",
             **situation.describe(past, run.id),
         )
+    if past.absent and not accept and not past.finishing:
+        sentences = situation.describe(past, run.id)
+        sentences["next"] = (situation.owing(past, run.id), f"runbook finish {run.id} --accept")
+        raise UsageError(
+            f"{run.id} still owes {', '.join(past.absent)} its steps: with the run's directory its way back is gone",
+            **sentences,
+        )
     same_version(past, run)
     plan, bound = bound_plan(run, past)
-    names = ", ".join(n.name for n in plan.nodes)
+    names = ", ".join(n.name for n in plan.nodes if n.name not in past.absent)
     kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
     confirm(
         f"Remove {kept}, the snapshot copies and the run's directory from {names}? There is no way back after this."
@@ -276,6 +302,38 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
         engine.sweep()
 
     return _work(run, plan, bound, "finish", progress, work), ""
+
+
+# adopt.
+
+
+def adopt(
+    hosts: Sequence[str], identity_file: Path | None, known_hosts_file: Path | None, workspace: str, wanted: str
+) -> tuple[dict[str, Any], str]:
+    """Take a run over on this machine; what came of it, as a document and as text."""
+    from runbook import status, takeover
+    from runbook.connecting import enter_lab
+    from runbook.hosts import connect
+
+    files = {"identityFile": identity_file, "knownHostsFile": known_hosts_file}
+    given = {key: str(path.expanduser().absolute()) for key, path in files.items() if path}
+    ssh = Ssh(identity_file=identity_file)
+    if known_hosts_file:
+        ssh = replace(ssh, known_hosts_file=known_hosts_file)
+
+    def connected(there: Sequence[Target], claim: Claim) -> RunHosts:
+        enter_lab(there[0].plan)
+        return connect(there, claim)
+
+    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected)
+    document = status.document(done.run.lines(), done.past, None)
+    document |= {"from": done.choice.source, "differs": list(done.choice.differs), "informed": list(done.informed)}
+    lines = [f"{done.run.id}: taken over, from the copy of {done.choice.source}"]
+    lines += [f"differs: {text}" for text in done.choice.differs]
+    lines += [f"does not know yet: {name} ({why})" for name, why in done.silent.items()]
+    lines.append("no service was changed; an engine that still works on this run elsewhere can change nothing more")
+    lines += [situation.meaning(done.past), *(f"next: {c}" for c in situation.commands(done.past, done.run.id))]
+    return document, "\n".join(lines)
 
 
 def unexpected(error: BaseException) -> RunbookError:

@@ -13,7 +13,7 @@ from runbook.step import Binding, Target
 
 if TYPE_CHECKING:
     from runbook.checks import Finding
-    from runbook.transport import Hosts
+    from runbook.transport import Claim, RunHosts
 
 
 def enter_lab(plan: Plan) -> None:
@@ -42,12 +42,12 @@ def targets(plan: Plan, bound: Binding) -> list[Target]:
     return [*(Target(plan, bound, n) for n in plan.nodes), *(Target(plan, bound, w) for w in plan.workers)]
 
 
-def hosts_of(plan: Plan, epoch: int) -> Callable[[Binding], Hosts]:
+def hosts_of(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
     """Connects to the plan's hosts, once the binding is known. Raises UsageError for a lab that is not up."""
     from runbook.hosts import connect
 
     enter_lab(plan)
-    return lambda bound: connect(targets(plan, bound), epoch)
+    return lambda bound: connect(targets(plan, bound), claim)
 
 
 def missing_files(plan: Plan) -> list[Finding]:

@@ -6,11 +6,14 @@ hosts; the state tables decide. It can be killed at any line and started again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from runbook import findings, situation
 from runbook.asking import Clock, ask_once
 from runbook.checks import Severity
+from runbook.copies import Copies
+from runbook.debts import Debt
 from runbook.errors import Halted, Refused, Unverified
 from runbook.facts import together
 from runbook.hands import Hands
@@ -22,19 +25,36 @@ from runbook.plan import Plan
 from runbook.procedure import Procedure
 from runbook.replay import PREPARING_FAILED, replay
 from runbook.step import Binding, Phase, Scope, Target
-from runbook.transport import Hosts
+from runbook.transport import RunHosts
+
+ENDS = ("complete", "halted", "unverified", "rolled-back", "stuck")
 
 
 class Engine:
     """One run being carried out by this process, which holds the run's directory."""
 
     def __init__(
-        self, plan: Plan, bound: Binding, procedure: Procedure, hosts: Hosts, journal: Journal, clock: Clock
+        self,
+        plan: Plan,
+        bound: Binding,
+        procedure: Procedure,
+        hosts: RunHosts,
+        journal: Journal,
+        clock: Clock,
+        files: Callable[[], Mapping[str, bytes]] = dict,
+        excused: Collection[str] = (),
     ) -> None:
-        self.plan, self.bound, self.procedure = plan, bound, procedure
-        self.hosts, self.journal = hosts, journal
-        self.hands = Hands(plan, bound, hosts, journal, clock)
+        """``files`` are those of the run that the hosts keep copies of, beside the journal.
+
+        ``excused``: absent nodes that are not even tried now, because the responder has just said so.
+        """
+        self.excused = frozenset(excused)
         past = replay(journal.lines)
+        bound = replace(bound, absent=tuple(past.absent))
+        self.plan, self.bound, self.procedure = plan, bound, procedure
+        self.hosts, self.journal, self.clock = hosts, journal, clock
+        self.copies = Copies(hosts, [n.name for n in plan.nodes if n.name not in bound.absent], journal, files)
+        self.hands = Hands(plan, bound, hosts, journal, clock, self.copies)
         self.run = RunState(self, past.state, past.halted_from)
         self.steps = [StepRun(step, self.hands, past.steps.get(step.id(), "PENDING")) for step in procedure.steps]
         mine = next(s for s in self.steps if s.step is procedure.lock)
@@ -48,6 +68,7 @@ class Engine:
         Raises Refused or Held (preparing failed and was undone), Halted, Unverified.
         """
         if self.run.state == "complete":
+            self._pay_debts(patient=False)
             return
         self.lock.not_anothers()
         if self.run.state in ("halted", "unverified"):
@@ -73,6 +94,24 @@ class Engine:
             self.run.go("halt", kept)
             raise Halted(f"restored and verified, but {kept}", **self._situation())
         self.run.go("complete")
+        self._pay_debts(patient=True)
+
+    def _pay_debts(self, *, patient: bool, back: bool = False) -> None:
+        """Give absent nodes what they are owed. Raises Halted where one does not answer, unless ``patient``."""
+        silent = {}
+        for name in replay(self.journal.lines).absent:
+            debt = Debt(self, name)
+            if name in self.excused:
+                continue
+            if saw := debt.answers():
+                silent[name] = saw
+            elif back:
+                debt.pay_back()
+            else:
+                debt.pay()
+        if silent and not patient:
+            shown = "; ".join(f"{name}: {saw}" for name, saw in silent.items())
+            raise Halted(f"still owed their steps, and silent: {shown}", **self._situation())
 
     def _enter(self, phase: Phase) -> None:
         if phase is Phase.PREPARE and self.run.state == "planned":
@@ -118,12 +157,12 @@ class Engine:
 
     # Backward.
 
-    def may_roll_back(self) -> None:
+    def may_roll_back(self, nodes: Sequence[Target]) -> None:
         """Asked each time before anything is undone: raises Refused where a host says no, Halted where one is silent.
 
         A host that does not answer may hold a later run's data: nothing is undone on a guess.
         """
-        views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in self.hands.nodes})
+        views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in nodes})
         for verdict, kind in ((Verdict.NO, Refused), (Verdict.UNKNOWN, Halted)):
             seen = {host: view for host, view in views.items() if view.verdict is verdict}
             if seen:
@@ -134,9 +173,12 @@ class Engine:
 
     def backward(self, why: str) -> None:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
+        if self.run.state == "rolled-back":
+            self._pay_debts(patient=False, back=True)
+            return
         self.lock.not_anothers()
         if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
-            self.may_roll_back()
+            self.may_roll_back(self.hands.nodes)
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self.lock.hold()
         begun = [s for s in self.steps if s.state != "PENDING"]
@@ -155,6 +197,7 @@ class Engine:
         if not any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps):
             self.sweep()
         self.run.go("undone")
+        self._pay_debts(patient=True, back=True)
 
     # The end.
 
@@ -184,8 +227,10 @@ class Engine:
     # What the run's state machine asks for (lifecycle.Recorder).
 
     def record_run(self, source: str, dest: str, why: str) -> None:
-        """One line for each row of the run's table."""
+        """One line for each row of the run's table; where the engine ends, the hosts get it too."""
         self.journal.append("state", {"from": source, "to": dest, "why": why})
+        if dest in ENDS and self.lock.begun:
+            self.copies.share()
 
     def prepared_everywhere(self) -> bool:
         """The barrier: every prepare step is done on every host."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from runbook.asking import Clock, ask_once, ask_until
 from runbook.checks import Finding, Severity
 from runbook.checks.survey import inspect
+from runbook.copies import Copies
 from runbook.errors import Held
 from runbook.facts import once
 from runbook.findings import decisive
@@ -19,7 +20,7 @@ from runbook.lifecycle import READY, Verdict, View, Views
 from runbook.plan import Plan
 from runbook.procedure import words
 from runbook.step import Action, Binding, Command, Irreversible, Probe, Result, Scope, Step, Target
-from runbook.transport import Hosts
+from runbook.transport import RunHosts
 
 SUPERSEDED = 97
 """What a host answers to an engine whose epoch is not the newest (``transport.Hosts``)."""
@@ -31,14 +32,21 @@ class Hands:
     """The hosts of one run; fulfils :class:`runbook.lifecycle.Crew`.
 
     ``trouble`` is what the last step's commands said where they failed, by host; ``unsettled`` are the hosts where
-    something of this run may still be running.
+    something of this run may still be running. Of the nodes, those that take part: all but the absent ones, or the one
+    that is back (``bound.joining``).
     """
 
-    def __init__(self, plan: Plan, bound: Binding, hosts: Hosts, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, plan: Plan, bound: Binding, hosts: RunHosts, journal: Journal, clock: Clock, copies: Copies
+    ) -> None:
         self.plan, self.bound = plan, bound
-        self.hosts, self.journal, self.clock = hosts, journal, clock
-        self.nodes = tuple(Target(plan, bound, node) for node in plan.nodes)
-        self.workers = tuple(Target(plan, bound, worker) for worker in plan.workers)
+        self.hosts, self.journal, self.clock, self.copies = hosts, journal, clock, copies
+        everyone = tuple(Target(plan, bound, node) for node in plan.nodes)
+        if bound.joining:
+            self.nodes = tuple(n for n in everyone if n.name == bound.joining)
+        else:
+            self.nodes = tuple(n for n in everyone if n.name not in bound.absent)
+        self.workers = () if bound.joining else tuple(Target(plan, bound, worker) for worker in plan.workers)
         self.trouble: dict[str, View] = {}
         self.unsettled: set[str] = set()
         self.findings: list[Finding] = []
@@ -146,6 +154,7 @@ class Hands:
     def claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
         results = self.hosts.settle(hosts, wait)
+        self.copies.deaf -= {host for host, result in results.items() if result.ok}
         self._superseded(results)
         return results
 
@@ -165,6 +174,7 @@ class Hands:
         if not actions:
             return {}
         self.shown.forget()
+        self._superseded(self.copies.share())
         key = f"{step.id()}.{what}.{self.journal.epoch}.{len(self.journal.lines)}"
         results = self.hosts.act(actions, key, _Witness(self.journal, step.id()))
         for host, result in results.items():
@@ -177,7 +187,9 @@ class Hands:
     def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:
         """One line for each row of the step's table."""
         saw = {h: f"{v.verdict}: {v.saw}" if v.saw else str(v.verdict) for h, v in views.items()}
-        self.journal.append("step", {"from": source, "to": dest, "trigger": trigger, "saw": saw}, step=step.id())
+        joining = {"joining": self.bound.joining} if self.bound.joining else {}
+        said = {"from": source, "to": dest, "trigger": trigger, "saw": saw, **joining}
+        self.journal.append("step", said, step=step.id())
 
 
 class Shown:

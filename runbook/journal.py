@@ -52,6 +52,17 @@ def read(path: Path) -> tuple[list[Line], int]:
             means="without its journal nobody can say where this run stands",
             next=(f"ls -l {shlex.quote(str(path))}{NOTE}is it there, and may you read it?", "runbook runs"),
         ) from error
+    lines, good, fault = scan(raw)
+    if fault:
+        raise _damaged(path, len(lines) + 1, fault)
+    return lines, good
+
+
+def scan(raw: bytes) -> tuple[list[Line], int, str]:
+    """The valid lines from the beginning, how many bytes they take, and what is wrong with the next ("": nothing).
+
+    A torn last line is nothing wrong: what it announced was never done.
+    """
     lines: list[Line] = []
     prev, good = ZEROS, 0
     pieces = raw.split(b"\n")
@@ -62,10 +73,10 @@ def read(path: Path) -> tuple[list[Line], int]:
             break  # torn within its last block: what it announced was never done
         fault = _fault(line, prev, number)
         if line is None or fault:
-            raise _damaged(path, number, fault or "it is not a JSON object")
+            return lines, good, fault or "it is not a JSON object"
         lines.append(line)
         prev, good = sha(piece), good + len(piece) + 1
-    return lines, good
+    return lines, good, ""
 
 
 def _parse(piece: bytes) -> Line | None:
@@ -92,7 +103,7 @@ def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
         f"{path}:{number}: the journal is damaged: {what}; put it back from a backup of this machine",
         true="nothing was changed just now; the hosts are as the last engine left them",
         means="nobody can say from this file what was done after the line before",
-        next=(f"runbook status {path.parent.name}{NOTE}once the journal is back from a backup",),
+        next=("runbook adopt --host HOST … (any control-plane host of the run; it rebuilds the journal from theirs)",),
     )
 
 
@@ -108,7 +119,7 @@ class Journal:
         self._prev, self._size = ZEROS, 0
         if path.exists():
             self.lines, self._size = read(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._fd, self._size)
         os.lseek(self._fd, self._size, os.SEEK_SET)
         if self.lines:
@@ -150,6 +161,16 @@ class Journal:
                     f"runbook resume {self.path.parent.name}{NOTE}once there is room",
                 ),
             ) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes, all of them safe on this disk."""
+        return self._size
+
+    def tail(self, offset: int) -> bytes:
+        """What was written from this byte on: whole lines, all of them safe on this disk."""
+        with self._mutex:
+            return os.pread(self._fd, self._size - offset, offset)
 
     def close(self) -> None:
         """Give the file back."""

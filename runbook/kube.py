@@ -22,18 +22,26 @@ def kubectl(n: Target, *args: str, timeout: float = 10.0) -> Command:
     return Command(argv, timeout, changes=False)
 
 
-def etcdctl(n: Target, *args: str, timeout: float = 10.0, tool: str = "") -> Command:
+def etcdctl(n: Target, *args: str, timeout: float = 10.0, tool: str = "", everyone: bool = False) -> Command:
     """A read-only etcdctl command, asked of the host's own member; ``timeout`` in seconds ends it on the host.
 
-    With ``--cluster`` etcdctl asks for the members and then each in turn, each with its own time limit: the limit is
+    ``everyone``: of each member that takes part. That is ``--cluster``, which finds them itself; where nodes are absent
+    they are named, for it would also ask a member that had once been there.
+
+    Then etcdctl asks for the members and then each in turn, each with its own time limit: the limit is
     cut so that one dead member does not use up the time of the others. ``tool`` names another etcdctl than the run's,
     for questions asked before the tools are staged.
     """
     paths = n.node.paths
-    calls = len(n.plan.nodes) + 1 if "--cluster" in args else 1
+    calls = len(n.plan.nodes) + 1 if everyone or "--cluster" in args else 1
+    by_name = everyone and bool(n.bound.absent or n.bound.joining)
+    asked = n.present if by_name else (n.node,)
+    endpoints = ",".join(url for node in asked for url in node.client_urls)
+    if everyone and not by_name:
+        args = (*args, "--cluster")
     each = max(1.0, (timeout - 1) / calls)
     argv = (
-        *(tool or staged(n, "etcdctl"), f"--endpoints={','.join(n.node.client_urls)}"),
+        *(tool or staged(n, "etcdctl"), f"--endpoints={endpoints}"),
         *(f"--cacert={paths.etcd_ca}", f"--cert={paths.etcd_cert}", f"--key={paths.etcd_key}"),
         *(f"--dial-timeout={_go(min(2.0, each))}", f"--command-timeout={_go(each)}", *args),
     )

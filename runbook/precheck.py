@@ -12,6 +12,7 @@ from runbook.bind import binding_for_checks
 from runbook.connecting import hosts_of, missing_files, targets
 from runbook.errors import NOTE, Refused, RunbookError, lined
 from runbook.plan import Plan
+from runbook.transport import Claim
 
 if TYPE_CHECKING:
     from runbook.checks import Finding
@@ -59,7 +60,7 @@ def check(plan: Plan) -> Verdict:
     from runbook.checks.survey import inspect
 
     bound, _ = binding_for_checks(plan)
-    connect = hosts_of(plan, 0)
+    connect = hosts_of(plan, Claim(0))
     lacking = missing_files(plan)
     if lacking:
         return Verdict(plan, lacking, error=_refused(plan, lacking))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runbook.journal import Line
     from runbook.plan import Plan
     from runbook.step import Action, Binding, Command, Result, Step
-    from runbook.transport import Hosts, Witness
+    from runbook.transport import Copy, RunHosts, Witness
 
 PATIENCE = 15.0
 """Seconds of silence after which ``Plain`` says what is being waited for."""
@@ -71,7 +71,7 @@ def ending(error: RunbookError | None, past: Replay, seconds: float) -> str:
 class Watched:
     """Hosts whose answers a view hears too, so that it can say what a wait is waiting for."""
 
-    def __init__(self, hosts: Hosts, hear: Callable[[str, Command, Result], None]) -> None:
+    def __init__(self, hosts: RunHosts, hear: Callable[[str, Command, Result], None]) -> None:
         self.hosts, self.hear = hosts, hear
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
@@ -89,6 +89,10 @@ class Watched:
     def settle(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """See :meth:`runbook.transport.Hosts.settle`."""
         return self.hosts.settle(hosts, wait)
+
+    def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        """See :meth:`runbook.transport.RunHosts.keep`."""
+        return self.hosts.keep(copies)
 
     def close(self) -> None:
         """Drop all connections."""

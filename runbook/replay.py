@@ -31,6 +31,10 @@ class Replay:
     finishing: bool = False
     """`finish` has begun to remove what the run left on the hosts: from here on there is no way back."""
     accepted: bool = False
+    absent: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The nodes that the run goes on without, and the state of each step on each of them: what they are owed."""
+    owners: tuple[str, ...] = ()
+    """The words of all engines that worked on this journal: what they claimed, a later one may claim again."""
     settings_base: str = ""
     """Where the relative paths of the settings begin that a ``resume --plan`` brought; "" where none did."""
     outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
@@ -90,12 +94,20 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.run = line["run"]
         elif event == "state":
             _state(past, line)
+        elif event == "step" and "joining" in line:
+            past.absent.setdefault(line["joining"], {})[line["step"]] = line["to"]
         elif event == "step":
             past.steps.pop(line["step"], None)
             past.steps[line["step"]] = line["to"]
             _outage(past, line)
         elif event == "begin" and past.state in ("outage", "rolling-back"):
             _outage_begins(past, line)
+        elif event in ("engine", "adopted"):
+            past.owners = (*past.owners, *([line["owner"]] if line.get("owner") else []))
+        elif event == "absent":
+            past.absent |= {name: dict(past.steps) for name in line["hosts"] if name not in past.absent}
+        elif event == "present":
+            past.absent.pop(line["host"], None)
         elif event == "finishing":
             past.finishing = True
         elif event == "settings":

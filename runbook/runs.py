@@ -130,9 +130,24 @@ class Run:
             return None
         return None
 
+    def files(self) -> dict[str, bytes]:
+        """What the hosts keep copies of, beside the journal."""
+        found = (path for path in (self.plan_path, self.settings_path) if path.exists())
+        return {path.name: path.read_bytes() for path in found}
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[Journal]:
         """The journal, open for this process alone. Raises Held where another process has the run."""
+        with self.held_here():
+            journal = Journal(self.journal_path)
+            try:
+                yield journal
+            finally:
+                journal.close()
+
+    @contextlib.contextmanager
+    def held_here(self) -> Iterator[None]:
+        """The run's directory, for this process alone. Raises Held where another process has it."""
         with open(self.path / "lock", "a+", opener=private) as file:
             if not _lock(file):
                 file.seek(0)
@@ -140,11 +155,9 @@ class Run:
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "holder": holder(), "since": now()}))
             file.flush()
-            journal = Journal(self.journal_path)
             try:
-                yield journal
+                yield
             finally:
-                journal.close()
                 file.truncate(0)
 
 

@@ -83,6 +83,8 @@ class Upload:
 
 
 Action = Command | Upload
+SCREENFUL = 2000
+"""Characters of a host's own words that a message, or a line of the journal, takes."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,10 @@ class Result:
         return self.code is None
 
     def tail(self, lines: int = 3) -> str:
-        """The last lines of what it said, errors first; for messages."""
+        """The last lines of what it said, errors first; for messages, so at most a screenful."""
         text = self.err.strip() or self.out.strip()
-        return " / ".join(text.splitlines()[-lines:])
+        shown = " / ".join(text.splitlines()[-lines:])
+        return shown if len(shown) <= SCREENFUL else f"[…]{shown[-SCREENFUL:]}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,8 @@ class Binding:
     """What is known of a run beyond its plan; in a preview the placeholders below.
 
     ``sha256`` is the snapshot's, ``holder`` is who runs it from where (``user@machine``); the tools' sums are those of
-    the files in ``tools.upload``, "" where nothing is brought along.
+    the files in ``tools.upload``, "" where nothing is brought along. ``absent`` are the nodes that the run goes on
+    without, a minority; ``joining`` is the one of them that is back and is being given its steps, "" mostly.
     """
 
     run: str = "$RUN"
@@ -174,6 +178,8 @@ class Binding:
     holder: str = "$HOLDER"
     etcdctl_sha256: str = ""
     etcdutl_sha256: str = ""
+    absent: tuple[str, ...] = ()
+    joining: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,11 @@ class Target:
     def run_dir(self) -> str:
         """The run's directory on the host."""
         return f"{self.place.paths.workspace}/{self.bound.run}"
+
+    @property
+    def present(self) -> tuple[Node, ...]:
+        """The control-plane nodes that take part: all but the absent ones."""
+        return tuple(node for node in self.plan.nodes if node.name not in self.bound.absent)
 
     @property
     def token(self) -> str:

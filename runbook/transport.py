@@ -7,12 +7,29 @@ does not answer gives ``Result(code=None)``, never an exception, so that one dea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from runbook.step import Action, Command, Result
 
 LOCK = "/var/lib/etcd-runbook.lock"
 """The one lock of a host: one line of JSON that names the run, who holds it, and since when."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an engine claims the hosts with: a higher epoch than any before, its own word, and its forerunners' words.
+
+    A host that was claimed by an engine whose word is not among these has been taken over meanwhile, and refuses;
+    ``ANY`` among ``known`` is what takes over. Without an ``owner`` only the epoch counts.
+    """
+
+    epoch: int
+    owner: str = ""
+    known: tuple[str, ...] = ()
+
+
+ANY = "*"
 
 
 class Witness(Protocol):
@@ -23,6 +40,15 @@ class Witness(Protocol):
 
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """The action ended, or its end could not be learned (``code`` None)."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A piece of a file in the run's directory on a host: what follows its first ``offset`` bytes; 0: all of it."""
+
+    name: str
+    offset: int
+    data: bytes
 
 
 class Hosts(Protocol):
@@ -56,3 +82,14 @@ class Hosts(Protocol):
 
     def close(self) -> None:
         """Drop all connections."""
+
+
+class RunHosts(Hosts, Protocol):
+    """Hosts that also keep copies of the run's files: what the engine works with."""
+
+    def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        """Write these into each host's run directory, durably, beside any command that runs there.
+
+        Code 0: written; 94: the file there does not have ``offset`` bytes, so all of it is wanted; 95: the run has no
+        directory there; 97: a newer engine has the run.
+        """

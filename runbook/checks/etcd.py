@@ -18,12 +18,15 @@ from runbook.step import Binding, Command, Result, Target
 
 HASHES = r"""
 set -u
+all=$1
+shift
 rev=$("$@" endpoint status -w json | tr ',{}' '\n\n\n' |
   sed -n 's/^ *"revision": *\([0-9][0-9]*\) *$/\1/p' | sort -n | tail -n 1)
 [ -n "$rev" ] || { echo "this member tells no revision" >&2; exit 3; }
-"$@" endpoint hashkv --cluster --rev "$rev" -w json
+"$@" endpoint hashkv ${all:+"$all"} --rev "$rev" -w json
 """
-"""etcdctl with its flags. All members' hashes at this member's present revision."""
+"""``--cluster``, or "" where etcdctl is told the members by name; etcdctl with its flags. All members' hashes at the
+present revision."""
 
 
 class EtcdHealthy(OnCluster):
@@ -39,9 +42,9 @@ class EtcdHealthy(OnCluster):
         """This host's view of the whole cluster."""
         return [
             etcdctl(n, "member", "list", "-w", "json"),
-            etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=15),
+            etcdctl(n, "endpoint", "status", "-w", "json", timeout=15, everyone=True),
             etcdctl(n, "alarm", "list", "-w", "json"),
-            script(HASHES, *etcdctl(n, timeout=5).words(), timeout=25),
+            _hashes_of_all(n),
         ]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
@@ -54,7 +57,13 @@ class EtcdHealthy(OnCluster):
                 do = f"look at its log: {on(node, 'crictl', 'ps', '-a', '--name', 'etcd')}, then crictl logs"
                 yield self.blocks(node.name, "; ".join(bad), do)
             else:
-                yield self.ok(node.name, f"{len(plan.nodes)} members, one cluster, equal data, no alarm")
+                yield self.ok(node.name, f"{len(target.present)} members, one cluster, equal data, no alarm")
+
+
+def _hashes_of_all(n: Target) -> Command:
+    """Of all members that take part: where some are absent, only these are asked, and by name."""
+    ask = etcdctl(n, timeout=5, everyone=bool(n.bound.absent))
+    return script(HASHES, "" if n.bound.absent else "--cluster", *ask.words(), timeout=25)
 
 
 def _planned(n: Target) -> tuple[int, dict[int, str]]:
@@ -86,7 +95,8 @@ def _endpoints(n: Target, result: Result) -> str:
     except parse.ParseError as error:
         return str(error)
     _, names = _planned(n)
-    silent = set(names) - {s.member_id for s in seen}
+    present = {node.name for node in n.present}
+    silent = {id_ for id_, name in names.items() if name in present} - {s.member_id for s in seen}
     if silent or not result.ok:
         who = listed(names[i] for i in silent)
         return f"members that do not answer: {who}" if who else f"endpoint status: {result.tail(1)}"
@@ -113,8 +123,8 @@ def _hashes(n: Target, result: Result) -> str:
         seen = parse.hashkv(result.out)
     except parse.ParseError as error:
         return str(error)
-    if len(seen) != len(n.plan.nodes):
-        return f"{len(seen)} of {len(n.plan.nodes)} members gave a hash"
+    if len(seen) != len(n.present):
+        return f"{len(seen)} of {len(n.present)} members gave a hash"
     if len({(s.hash, s.compact_revision) for s in seen}) > 1:
         shown = listed(f"{s.endpoint} {s.hash} (compacted {s.compact_revision})" for s in seen)
         return f"the members hold different data: {shown}"

@@ -10,7 +10,7 @@ from runbook.checks import Answers, Check, Finding, heard
 from runbook.checks.words import ask, on, script, size
 from runbook.errors import RunbookError
 from runbook.plan import Node, Plan
-from runbook.snapshots.integrity import TRAILER, inspect_file
+from runbook.snapshots.integrity import TRAILER, inspect_once
 from runbook.step import Binding, Command, Result, Target
 
 MAGIC = "edda0ced"  # bbolt's 0xED0CDAED, as little-endian bytes 16 to 20 of the file
@@ -54,7 +54,7 @@ class SnapshotWhole(Check):
         if source.node:
             return ()
         try:
-            facts = inspect_file(
+            facts = inspect_once(
                 source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None
             )
         except RunbookError as error:

@@ -65,13 +65,13 @@ class NodesReady(_FromApi):
         return plan.verify.nodes_ready
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
-        """Which are not, and why."""
+        """Which are not, and why; absent ones are known to be silent."""
         text, instead = self.first(plan, answers)
         try:
             nodes = parse.nodes(text) if text else ()
         except parse.ParseError as error:
             nodes, instead = (), str(error)
-        waiting = [f"{n.name} ({n.why})" for n in nodes if not n.ready]
+        waiting = [f"{n.name} ({n.why})" for n in nodes if not n.ready and n.name not in bound.absent]
         if instead and not nodes:
             yield self.blocks("", f"no API server lists the nodes: {instead}", "look at the API servers")
         elif not nodes:
@@ -80,7 +80,8 @@ class NodesReady(_FromApi):
             do = f"look at a kubelet: {on(plan.nodes[0], 'journalctl', '-u', 'kubelet', '-n', '50')}"
             yield self.blocks("", f"not Ready: {listed(waiting)}", do)
         else:
-            yield self.ok("", f"{len(nodes)} nodes Ready")
+            but = f", but for {listed(bound.absent)}, which the run goes on without" if bound.absent else ""
+            yield self.ok("", f"{sum(n.ready for n in nodes)} nodes Ready{but}")
 
 
 class Pods(_FromApi):
@@ -103,7 +104,7 @@ class Pods(_FromApi):
         except parse.ParseError as error:
             yield self.blocks("", str(error), "look at the API servers")
             return
-        yield from self._control_plane(plan, pods)
+        yield from self._control_plane([n for n in plan.nodes if n.name not in bound.absent], pods)
         unwell = [f"{p.namespace}/{p.name} ({p.waiting or p.phase})" for p in pods if _unwell(p)]
         if unwell:
             more = f" and {len(unwell) - 5} more" if len(unwell) > 5 else ""
@@ -112,9 +113,9 @@ class Pods(_FromApi):
                 "", saw, "compare with before; pods newer than the snapshot are unknown to the cluster now"
             )
 
-    def _control_plane(self, plan: Plan, pods: Sequence[parse.KubePod]) -> Iterator[Finding]:
+    def _control_plane(self, nodes: Sequence[Node], pods: Sequence[parse.KubePod]) -> Iterator[Finding]:
         mine = {p.name: p for p in pods if p.namespace == KUBE_SYSTEM}
-        for node in plan.nodes:
+        for node in nodes:
             bad = []
             for component in CONTROL_PLANE:
                 pod = mine.get(f"{component}-{node.name}")

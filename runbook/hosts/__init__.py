@@ -19,10 +19,11 @@ from collections.abc import Sequence
 
 from runbook.hosts.fleet import Fleet
 from runbook.step import Target
+from runbook.transport import Claim
 
 __all__ = ["Fleet", "connect"]
 
 
-def connect(targets: Sequence[Target], epoch: int) -> Fleet:
-    """The hosts of one run, for the engine of this ``epoch``. No connection is made before it is needed."""
-    return Fleet(targets, epoch)
+def connect(targets: Sequence[Target], claim: Claim) -> Fleet:
+    """The hosts of one run, for the engine of this claim. No connection is made before it is needed."""
+    return Fleet(targets, claim)

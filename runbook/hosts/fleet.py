@@ -16,9 +16,11 @@ from runbook.hosts import client, errands, transfer, wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import Witness
+from runbook.transport import Claim, Copy, Witness
 
 T = TypeVar("T")
+KEEP = 15.0
+"""Seconds for a copy of the journal to be written on a host."""
 TICK = 0.2
 """Seconds between two looks at the clock; Ctrl-C is heard in between."""
 
@@ -53,10 +55,10 @@ class Call:
 class Fleet:
     """The hosts of one run over SSH; fulfils :class:`runbook.transport.Hosts`."""
 
-    def __init__(self, targets: Sequence[Target], epoch: int) -> None:
+    def __init__(self, targets: Sequence[Target], claim: Claim) -> None:
         self._targets = {t.name: t for t in targets}
         self._links = {t.name: Link(Address.of(t)) for t in targets}
-        self._epoch = epoch
+        self._claim = claim
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
         """See :meth:`runbook.transport.Hosts.ask`."""
@@ -84,6 +86,16 @@ class Fleet:
 
         return self._each(hosts, work, lambda _, why: Result(None, err=why))
 
+    def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.keep`."""
+
+        def work(link: Link, call: Call) -> Result:
+            guarded, errand = self._guarded(link), errands.Errand(link, KEEP, call.stop)
+            errand.doubt = "whether it has the copy is not known"
+            return errand.run(lambda word: guarded.keep(word, copies[link.address.name]), "")
+
+        return self._each(list(copies), work, lambda _, why: Result(None, err=why))
+
     def close(self) -> None:
         """Drop all connections; what runs on the hosts runs on."""
         for link in self._links.values():
@@ -91,7 +103,7 @@ class Fleet:
 
     def _guarded(self, link: Link) -> wrapper.Guarded:
         target = self._targets[link.address.name]
-        return wrapper.Guarded(target.run_dir, target.bound.run, self._epoch, link.forsaken)
+        return wrapper.Guarded(target.run_dir, target.bound.run, self._claim, link.forsaken)
 
     def _sequence(self, link: Link, actions: Sequence[Action], key: str, witness: Witness, call: Call) -> Result:
         """One host's actions in order, up to the first that fails."""
@@ -131,7 +143,7 @@ class Fleet:
         else:
             what = f"upload {shlex.quote(action.dest)} sha256 {action.sha256}"
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return json.dumps({"key": key, "action": what, "epoch": self._epoch, "at": at})
+        return json.dumps({"key": key, "action": what, "epoch": self._claim.epoch, "at": at})
 
     def _upload(self, link: Link, upload: Upload, key: str, call: Call) -> Result:
         target = self._targets[link.address.name]
@@ -146,7 +158,7 @@ class Fleet:
             timeout=upload.timeout,
             run_dir=target.run_dir,
             run=target.bound.run,
-            epoch=self._epoch,
+            claim=self._claim,
             key=key,
             intent=self._intent(key, upload),
             void=tuple(link.forsaken),

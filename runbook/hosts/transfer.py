@@ -28,6 +28,7 @@ from runbook.hosts.errands import MARGIN, START, Errand, Streaming, nonce
 from runbook.hosts.login import Unreachable
 from runbook.hosts.session import Dialogue, Ended, Lost, Opening, Session
 from runbook.step import Result
+from runbook.transport import Claim
 
 LARGE = 32 * 1024 * 1024
 """From this size on a file gets a process of its own; below, starting one costs more than it saves."""
@@ -179,7 +180,7 @@ class Delivery:
     timeout: float
     run_dir: str
     run: str
-    epoch: int
+    claim: Claim
     key: str
     intent: str
     void: tuple[str, ...] = ()
@@ -197,6 +198,7 @@ class Delivery:
         plain["target"] = Address(**plain["target"])
         plain["origin"] = Address(**plain["origin"]) if plain["origin"] else None
         plain["void"] = tuple(plain["void"])
+        plain["claim"] = Claim(**{**plain["claim"], "known": tuple(plain["claim"]["known"])})
         return cls(**plain)
 
     def source(self) -> Source:
@@ -219,7 +221,7 @@ def deliver(
     The result's code is 0 also where the file was already there. 1: mismatch, or the host or the source could not;
     ``err`` says which. Nothing but a complete, proven file is ever seen under its name.
     """
-    guarded = wrapper.Guarded(what.run_dir, what.run, what.epoch, what.void)
+    guarded = wrapper.Guarded(what.run_dir, what.run, what.claim, what.void)
 
     def script(word: str) -> bytes:
         size = source.open() if source else 0

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Sequence
 
 from runbook.step import Command
-from runbook.transport import LOCK
+from runbook.transport import LOCK, Claim, Copy
 
 TAIL = 64 * 1024
 """So many bytes of a changing command's output and errors come back; all of it stays on the host."""
@@ -41,8 +41,8 @@ frame start 0
 """
 
 GUARD = r"""
-dir=$1 run=$2 epoch=$3 lock=$4 void=$5
-shift 5
+dir=$1 run=$2 epoch=$3 owner=$4 known=$5 lock=$6 void=$7
+shift 7
 answer() {
   frame end "$1"
   exit 0
@@ -76,16 +76,26 @@ busy() {
   [ ! -f running ] || IFS= read -r other <running
   refuse 96 "another command of this run still runs on this host: ${other:-unknown}"
 }
-# Under the flock: nobody newer has the run, and from here on it is ours.
+# Nobody newer has the run, nobody took it over unknown to us, and from here on it is ours.
 claim() {
-  held=0
-  [ -f epoch ] && IFS= read -r held <epoch
-  case $held in '' | *[!0-9]*) held=0 ;; esac
+  exec 8>>epoch.lock
+  flock 8
+  held=0 by=
+  [ -f epoch ] && IFS=' ' read -r held by <epoch
+  case $held in '' | *[!0-9]*) held=0 by= ;; esac
   [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run: its epoch is $held, ours is $epoch"
+  if [ -n "$by" ] && [ "$by" != "$owner" ]; then
+    [ "$held" -lt "$epoch" ] || refuse 97 "another engine took this run over at the same moment (epoch $held)"
+    case " $known " in
+      *" * "* | *" $by "*) ;;
+      *) refuse 97 "this run was taken over on another machine (epoch $held); runbook adopt takes it back" ;;
+    esac
+  fi
   if [ "$held" -lt "$epoch" ]; then
-    { printf '%s\n' "$epoch" >epoch.new && fsync epoch.new && mv -f epoch.new epoch && fsync .; } ||
+    { printf '%s\n' "$epoch${owner:+ $owner}" >epoch.new && fsync epoch.new && mv -f epoch.new epoch && fsync .; } ||
       refuse 1 "cannot write in $dir; nothing was started"
   fi
+  exec 8>&-
   # A start that we gave up on may still be on its way to this host: with an intent it can only be found, not begun.
   for given_up in $void; do
     [ -e "commands/$given_up.intent" ] || printf '%s\n' '{"void": true}' >"commands/$given_up.intent"
@@ -252,6 +262,26 @@ printf '%s\n' "cut off after ${got:-0} of $size bytes; the copy was removed" >&2
 answer cut
 """
 
+# Beside any command that runs: the copies have a flock of their own. An engine that was superseded writes nothing.
+KEEP = r"""
+enter 95
+exec 9>>copies.lock
+flock -w "$wait" 9 || refuse 96 "another engine writes the copies of the journal"
+claim
+while [ $# -gt 0 ]; do
+  name=$1 offset=$2 data=$3
+  shift 3
+  if [ "$offset" = 0 ]; then
+    { printf '%s' "$data" >"$name.new" && fsync "$name.new" && mv -f "$name.new" "$name" && fsync .; } ||
+      refuse 1 "cannot write $dir/$name"
+  else
+    [ "$(stat -c %s "$name" 2>/dev/null)" = "$offset" ] || refuse 94 "$dir/$name is not as long as it was"
+    { printf '%s' "$data" >>"$name" && fsync "$name"; } || refuse 1 "cannot write $dir/$name"
+  fi
+done
+answer 0
+"""
+
 READ = r"""
 size=$(stat -L -c %s "$1") || { frame size none; exit 0; }
 frame size "$size"
@@ -316,8 +346,9 @@ def limit(timeout: float) -> int:
     return max(1, -int(-timeout // 1))
 
 
-def _guard(run_dir: str, run: str, epoch: int, void: Sequence[str]) -> list[str]:
-    return [run_dir, run, str(epoch), LOCK, " ".join(checked_key(key) for key in void)]
+def _guard(run_dir: str, run: str, claim: Claim, void: Sequence[str]) -> list[str]:
+    known = " ".join(claim.known)
+    return [run_dir, run, str(claim.epoch), claim.owner, known, LOCK, " ".join(checked_key(key) for key in void)]
 
 
 def _numbers(wait: int) -> str:
@@ -327,8 +358,8 @@ def _numbers(wait: int) -> str:
 class Guarded:
     """Scripts that respect the run's flock, its epoch and the host's lock, for one host of one run."""
 
-    def __init__(self, run_dir: str, run: str, epoch: int, void: Sequence[str] = ()) -> None:
-        self._guard = _guard(run_dir, run, epoch, void)
+    def __init__(self, run_dir: str, run: str, claim: Claim, void: Sequence[str] = ()) -> None:
+        self._guard = _guard(run_dir, run, claim, void)
 
     def run(self, nonce: str, key: str, intent: str, command: Command) -> bytes:
         """Start a changing command detached, or find it again; wait for its end; frame ``end`` with its code."""
@@ -338,6 +369,12 @@ class Guarded:
     def settle(self, nonce: str, wait: float) -> bytes:
         """Wait for the flock, then claim the run."""
         return _script(nonce, self._guard, _numbers(max(0, -int(-wait // 1))), GUARD, SETTLE)
+
+    def keep(self, nonce: str, copies: Sequence[Copy]) -> bytes:
+        """Write pieces of files into the run's directory; frame ``end`` with 0, 94 (not so long), 95, 96 or 97."""
+        pieces = [(c.name, str(c.offset), c.data.decode("utf-8", "surrogateescape")) for c in copies]
+        words = [word for piece in pieces for word in piece]
+        return _script(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, KEEP)
 
     def receive(
         self,

@@ -34,6 +34,13 @@ def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Resu
     return total
 
 
+def present_ids(n: Target) -> tuple[int, set[int]]:
+    """The cluster id, and the ids of the members that must answer: all but the absent ones."""
+    cluster, planned = planned_ids(n)
+    ids = parse.member_ids({node.name: node.peer_urls for node in n.plan.nodes}, n.token)
+    return cluster, planned.keys() - {ids[name] for name in n.bound.absent}
+
+
 def planned_ids(n: Target) -> tuple[int, dict[int, tuple[str, ...]]]:
     """The cluster id, and by member id its peer URLs, as etcd will compute them from the plan and the token."""
     members = {node.name: node.peer_urls for node in n.plan.nodes}
@@ -59,9 +66,9 @@ def _members(n: Target, result: Result) -> str:
 def _endpoints(n: Target, result: Result) -> str:
     if not result.ok:
         return f"not every member answers: {result.tail(1)}"
-    cluster, planned = planned_ids(n)
+    cluster, planned = present_ids(n)
     seen = parse.endpoint_status(result.out)
-    if {s.member_id for s in seen} != set(planned) or len(seen) != len(planned):
+    if {s.member_id for s in seen} != planned or len(seen) != len(planned):
         return f"{len(seen)} endpoints answer with the ids {', '.join(f'{s.member_id:x}' for s in seen)}"
     for status in seen:
         if status.cluster_id != cluster:
@@ -80,8 +87,8 @@ def _hashes(n: Target, result: Result) -> str:
     head, _, rest = result.out.partition("\n")
     least = int(head) if head.strip().isdigit() else 0
     seen = parse.hashkv(rest)
-    cluster, planned = planned_ids(n)
-    if len(seen) != len(planned) or {s.member_id for s in seen} != set(planned):
+    cluster, planned = present_ids(n)
+    if len(seen) != len(planned) or {s.member_id for s in seen} != planned:
         ids = ", ".join(f"{s.member_id:x}" for s in seen)
         return f"the hashes come from {len(seen)} members ({ids}), not from the {len(planned)} planned ones"
     if {s.cluster_id for s in seen} != {cluster}:
@@ -110,9 +117,9 @@ def _alarms(n: Target, result: Result) -> str:
     return f"alarm: {shown}{hint}" if seen else ""
 
 
-def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
+def _at_restored_revision(n: Target, text: str, *words: str, everyone: bool = False) -> Command:
     """An etcdctl command at a revision that the host computes from the snapshot's figures and the plan's bump."""
-    ask = etcdctl(n, *words, timeout=HASHING)
+    ask = etcdctl(n, *words, timeout=HASHING, everyone=everyone)
     bump = str(n.plan.cluster.bump_revision)
     return script(text, in_run(n, "snapshot.json"), bump, *ask.words(), timeout=HASHING + 2, changes=False)
 
@@ -120,8 +127,13 @@ def _at_restored_revision(n: Target, text: str, *words: str) -> Command:
 def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
     """The cross-member proof, as this host sees the cluster; ``brief``: what may have changed since it was whole."""
     ask = partial(etcdctl, n, timeout=ANSWER)
-    hashes = _at_restored_revision(n, scripts.SNAPSHOT_REVISION, "endpoint", "hashkv", "--cluster", "-w", "json")
-    members, status = ask("member", "list", "-w", "json"), ask("endpoint", "status", "--cluster", "-w", "json")
+    # The others have compacted that revision away when an absent member is back: one that all of them have now serves.
+    if n.bound.joining:
+        hashes = _at_restored_revision(n, scripts.REVISION_NOW, everyone=True)
+    else:
+        words = ("endpoint", "hashkv", "-w", "json")
+        hashes = _at_restored_revision(n, scripts.SNAPSHOT_REVISION, *words, everyone=True)
+    members, status = ask("member", "list", "-w", "json"), ask("endpoint", "status", "-w", "json", everyone=True)
     proof = probe("the planned members, in the restored cluster", members, _judged(_members, n))
     if not brief:
         # Before the members' status, which tells of alarms too, but not what to do about them.

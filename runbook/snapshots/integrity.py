@@ -106,6 +106,25 @@ def inspect_file(
         os.close(fd)
 
 
+_SEEN: dict[tuple[object, ...], SnapshotFacts] = {}
+
+
+def inspect_once(path: Path, *, allow_missing_trailer: bool = False, sha256: str | None = None) -> SnapshotFacts:
+    """As ``inspect_file``, which reads all of it; what it found stands as long as nobody has touched the file since.
+
+    For this process alone: the plan is bound and then checked within seconds, and a large file is read once.
+    """
+    try:
+        seen = path.stat()
+    except (OSError, ValueError):
+        return inspect_file(path, allow_missing_trailer=allow_missing_trailer, sha256=sha256)
+    touched = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    key = (path, allow_missing_trailer, sha256, touched)
+    if key not in _SEEN:
+        _SEEN[key] = inspect_file(path, allow_missing_trailer=allow_missing_trailer, sha256=sha256)
+    return _SEEN[key]
+
+
 def revision_after(facts: SnapshotFacts, bump: int) -> int:
     """The revision at which the restored cluster begins: the snapshot's plus the plan's ``bumpRevision``.
 

@@ -21,6 +21,7 @@ from runbook.hosts import connect
 from runbook.lab import Lab
 from runbook.plan import Node, Plan, Snapshot, Ssh
 from runbook.step import Action, Binding, Command, Result, Target, Upload
+from runbook.transport import Claim
 
 ROUNDS = 4
 GOAL = 0.8
@@ -60,7 +61,7 @@ def big_file(path: Path, mib: int) -> str:
 def by_us(lab: Lab, user: str, path: Path, sha256: str, number: int) -> float:
     """Stage it with runbook, connections included; returns the seconds."""
     there = targets(lab, user)
-    hosts = connect(there, 1)
+    hosts = connect(there, Claim(1))
     begun = time.monotonic()
     upload = Upload(f"{there[0].run_dir}/big.db", sha256, source=str(path))
     results = hosts.act({t.name: [upload] for t in there}, f"stage.{number}", Nobody())
@@ -93,7 +94,7 @@ def by_scp(lab: Lab, path: Path) -> float:
 def round_trips(lab: Lab, user: str) -> tuple[float, float, float]:
     """Milliseconds for the first question (with the connections), for a question, and for an action; on three hosts."""
     there = targets(lab, user)
-    hosts = connect(there, 1)
+    hosts = connect(there, Claim(1))
     true = Command(("true",), changes=False)
     begun = time.monotonic()
     hosts.ask({t.name: [true] for t in there})

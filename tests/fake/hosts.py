@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import LOCK, Witness
+from runbook.transport import LOCK, Copy, Witness
 from tests.fake.shell import Step
 from tests.fake.world import FakeHost, World
 
@@ -18,7 +18,8 @@ class EngineKilled(BaseException):
 class Fuse:
     """Counts the moments at which something may go wrong, and makes it go wrong at one of them.
 
-    ``kind``: ``engine`` kills the engine (its detached commands go on), ``silent`` makes the host that is about to act
+    ``kind``: ``engine`` kills the engine (its detached commands go on), ``laptop`` takes its machine with it,
+    ``silent`` makes the host that is about to act
     or to answer unreachable (its command goes on). Three cut that host's power: ``power`` tears what was not synced,
     ``blackout`` also takes back every change of names that was not made durable, ``brownout`` does so on some of its
     file systems only. ``sleep`` lets ``meanwhile`` happen and the engine go on afterwards.
@@ -36,7 +37,7 @@ class Fuse:
         self.count += 1
         if self.count - 1 != self.at:
             return False
-        if self.kind == "engine":
+        if self.kind in ("engine", "laptop"):
             raise EngineKilled
         if self.kind == "sleep":
             self.meanwhile()
@@ -152,6 +153,31 @@ class FakeHosts:
                 self._others_go_on(name)
             results[name] = Result(0 if self._claim(host) else 97)
         return results
+
+    def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        """Write them, a moment each host; a crash leaves the last piece torn."""
+        results = {}
+        for name, pieces in copies.items():
+            host = self.world.hosts[name]
+            if host.reachable and self.fuse.burn(host):
+                self._lose(host)
+            results[name] = self._keep(host, pieces) if host.reachable else LOST
+        return results
+
+    def _keep(self, host: FakeHost, pieces: Sequence[Copy]) -> Result:
+        run_dir = self.targets[host.name].run_dir
+        if not host.is_dir(run_dir):
+            return Result(95)
+        if int(host.read(f"{run_dir}/epoch") or 0) > self.epoch:
+            return Result(97)
+        for piece in pieces:
+            path = f"{run_dir}/{piece.name}"
+            held = (host.read(path) or "") if piece.offset else ""
+            if len(held.encode()) != piece.offset:
+                return Result(94)
+            host.put(path, held + piece.data.decode())
+            host.sync(path)
+        return Result(0)
 
     def _claim(self, host: FakeHost) -> bool:
         run_dir = self.targets[host.name].run_dir

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runbook.debts import declare
 from runbook.engine import Engine
 from runbook.errors import RunbookError
 from runbook.journal import ZEROS, Journal, Line, now
@@ -56,6 +58,17 @@ class MemoryJournal(Journal):
         self.fuse.burn()
         return line
 
+    @property
+    def size(self) -> int:
+        return len(self.raw())
+
+    def tail(self, offset: int) -> bytes:
+        return self.raw()[offset:]
+
+    def raw(self) -> bytes:
+        """The file that it would be."""
+        return b"".join(json.dumps(line).encode() + b"\n" for line in self.lines)
+
 
 @dataclass
 class Life:
@@ -70,17 +83,20 @@ class Life:
     def __post_init__(self) -> None:
         self.world = World(self.plan)
 
-    def session(self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = ()) -> str:
+    def session(
+        self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = (), without: Sequence[str] = ()
+    ) -> str:
         """One engine, as the commands start it: ``forward`` (run, resume), ``backward`` (rollback) or ``finish``.
 
-        ``silent`` hosts do not answer; all others do at first. Returns the run's state, ``killed``, or the error.
+        ``silent`` hosts do not answer; all others do at first; ``without``: as the option. Returns the run's state,
+        ``killed``, or the error.
         """
         fuse = fuse or Fuse()
         for host in self.world.hosts.values():
             host.reachable = host.name not in silent
         self.error = None
         try:
-            engine = self.engine(fuse)
+            engine = self.engine(fuse, without)
             if what == "finish":
                 self.world.finishing = True
                 engine.sweep()
@@ -97,15 +113,32 @@ class Life:
         finally:
             self.moments = fuse.count
 
-    def engine(self, fuse: Fuse | None = None) -> Engine:
+    def engine(self, fuse: Fuse | None = None, without: Sequence[str] = ()) -> Engine:
         """An engine of the next epoch."""
         fuse = fuse or Fuse()
         targets = [Target(self.plan, BOUND, node) for node in self.plan.nodes]
         journal = MemoryJournal(fuse, self.lines)
         journal.epoch += 1
         journal.append("engine")
+        declare(self.plan, journal, without)
+        self.world.absent = set(replay(self.lines).absent)
         hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
-        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world)
+        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world, dict, without)
+
+    def adopt(self) -> bool:
+        """The responder's machine is lost: go on with the best copy of the journal; False where no host has one."""
+        best: tuple[int, int, list[Line]] = (0, 0, [])
+        epoch = 0
+        for host in self.world.hosts.values():
+            run_dir = f"{host.node.paths.workspace}/{RUN}"
+            lines = [json.loads(line) for line in (host.read(f"{run_dir}/journal.jsonl") or "").splitlines()]
+            newest = max((line["epoch"] for line in lines), default=0)
+            epoch = max(epoch, newest, int(host.read(f"{run_dir}/epoch") or 0))
+            best = max(best, (newest, len(lines), lines), key=lambda seen: seen[:2])
+        self.lines[:] = best[2]
+        if self.lines:
+            self.lines.append({**self.lines[-1], "event": "adopted", "epoch": epoch + 1})
+        return bool(self.lines)
 
     @property
     def state(self) -> str:

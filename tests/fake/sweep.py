@@ -23,7 +23,7 @@ from tests.fake.hosts import Fuse
 from tests.fake.sessions import Life, plan
 from tests.fake.world import MANIFEST
 
-KINDS = ("engine", "power", "blackout", "brownout", "silent")
+KINDS = ("engine", "laptop", "power", "blackout", "brownout", "silent")
 WAYS = ("forward", "backward")
 
 
@@ -75,6 +75,10 @@ def judge(life: Life, case: Case, ended: str) -> list[str]:
     """What comes after the accident; what is wrong at the end, or [] where all is as it must be."""
     if case.meddle:
         return _meddled(life, case)
+    if case.kind == "laptop" and not life.adopt():
+        # nothing but locks: the journal goes to the hosts before anything else is done there
+        held = [host.lineage() for name, host in life.world.hosts.items() if host.lineage() != f"old {name}"]
+        return [*life.world.violations, *(f"no journal, and {lineage}" for lineage in held)]
     if life.state == "rolled-back":
         return [f"{ended}: {fault}" for fault in _ended(life, case, restored=False)]
     return (_forward if case.then == "forward" else _backward)(life, case, ended)

@@ -133,6 +133,8 @@ class FakeHost(Files):
 
     def _nobody_runs(self, what: str) -> None:
         for host in self.world.hosts.values():
+            if host is not self and {self.name, host.name} & self.world.absent:
+                continue  # an absent node is no part of the others' cluster, neither before nor when it joins
             serving = sorted({"etcd", "kube-apiserver"} & host.containers)
             if serving:
                 self.world.violation(f"{self.name}: data moved under a running {serving} of {host.name}: {what}")
@@ -157,6 +159,7 @@ class FakeHost(Files):
             scripts.AWAIT_ETCD: self._await_etcd,
             scripts.LEADER_LAST: self._pace,
             scripts.SNAPSHOT_REVISION: self._at_revision,
+            scripts.REVISION_NOW: self._now,
             scripts.COMPACTED: self._compacted,
             locks.READ: self._who_holds_it,
         }
@@ -197,6 +200,11 @@ class FakeHost(Files):
         revision = figures["revision"] + int(args[1])
         out.append(f"{revision}\n")
         return (yield from self.program([*args[2:], "--rev", str(revision)], out, err))
+
+    def _now(self, args: list[str], out: list[str], err: list[str]) -> Step:
+        figures = json.loads(self.read(args[0]) or "{}")
+        out.append(f"{figures['revision'] + int(args[1])}\n")
+        return (yield from self.program([*args[2:], "endpoint", "hashkv", "-w", "json"], out, err))
 
     def _compacted(self, args: list[str], out: list[str], err: list[str]) -> Step:
         yield from ()
@@ -330,6 +338,8 @@ class World:
         self.hosts: dict[str, FakeHost] = {}
         self.now = 0.0
         self.finishing = False
+        self.absent: set[str] = set()
+        """Nodes that the run goes on without: a minority, so other data there does no harm."""
         self.edited: dict[tuple[str, str], str] = {}
         self.etcdutl_fails = ""
         self.jobs: dict[str, Any] = {}
@@ -372,7 +382,7 @@ class World:
             self.violation(f"{host.name}: etcd started on {lineage}")
         host.ran.add(lineage)
         for other in self.hosts.values():
-            if other.lineage().split()[0] != kind:
+            if other.node.name not in self.absent and other.lineage().split()[0] != kind:
                 self.violation(f"{host.name} starts {lineage}, in place on {other.name} is {other.lineage()}")
 
     def answers(self, host: FakeHost) -> bool:
@@ -396,8 +406,14 @@ class World:
         revision = self.living_revision if old else SNAPSHOT_REVISION + self.plan.cluster.bump_revision
         return {"cluster_id": cluster, "member_id": ids[name], "revision": revision, "raft_term": 2}
 
-    def _serving(self, host: FakeHost) -> Iterator[Node]:
-        return (n for n in self.plan.nodes if "etcd" in self.hosts[n.name].containers)
+    def _serving(self, host: FakeHost, argv: list[str]) -> Iterator[Node]:
+        """The asked members that run: all with ``--cluster``, else those of the endpoints."""
+        asked = next((word.partition("=")[2].split(",") for word in argv if word.startswith("--endpoints=")), [])
+        for node in self.plan.nodes:
+            if ("--cluster" in argv or set(asked) & set(node.client_urls)) and "etcd" in self.hosts[
+                node.name
+            ].containers:
+                yield node
 
     def _member_list(self, host: FakeHost, argv: list[str]) -> str:
         _, ids = self._ids(host)
@@ -410,7 +426,7 @@ class World:
     def _endpoint_status(self, host: FakeHost, argv: list[str]) -> str:
         _, ids = self._ids(host)
         found = []
-        for node in self._serving(host) if "--cluster" in argv else [host.node]:
+        for node in self._serving(host, argv):
             status = {
                 "header": self._header(self.hosts[node.name], node.name),
                 "version": "3.5.16",
@@ -424,7 +440,7 @@ class World:
 
     def _hashkv(self, host: FakeHost, argv: list[str]) -> str:
         found = []
-        for node in self._serving(host):
+        for node in self._serving(host, argv):
             there = self.hosts[node.name]
             text = there.lineage() if there.lineage().startswith("restored") else "old"
             header = self._header(there, node.name)

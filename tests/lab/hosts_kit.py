@@ -16,6 +16,7 @@ from runbook.hosts import Fleet, connect
 from runbook.lab import Lab, kernel
 from runbook.plan import Node, Plan, Snapshot, Ssh
 from runbook.step import Action, Binding, Command, Result, Target
+from runbook.transport import Claim
 
 RUN = "prod-1"
 RUN_DIR = f"/var/lib/etcd-runbook/{RUN}"
@@ -52,7 +53,7 @@ class Bench:
         return self.fleet(*(self.target(name, **ssh) for name in names or ("m1",)), epoch=epoch)
 
     def fleet(self, *targets: Target, epoch: int = 1) -> Fleet:
-        fleet = connect(targets, epoch)
+        fleet = connect(targets, Claim(epoch))
         self.fleets.append(fleet)
         return fleet
 

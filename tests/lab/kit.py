@@ -63,7 +63,7 @@ class Desk:
         )
 
     def runbook(
-        self, *args: str | Path, code: int | None = 0, timeout: float = 200
+        self, *args: str | Path, code: int | None = 0, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """Type a command; fails where its exit code is another one."""
         process = self.popen(*args)

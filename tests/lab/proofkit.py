@@ -23,6 +23,7 @@ from runbook.lifecycle import Verdict, View
 from runbook.plan import Node, Paths, Plan, Snapshot, Ssh, Worker
 from runbook.procedures.kubeadm import STEPS, RestoreAside, SwapData
 from runbook.step import Action, Binding, Command, Probe, Result, Scope, Step, Target
+from runbook.transport import Claim
 
 MANIFESTS = "/etc/kubernetes/manifests"
 DATA = "/var/lib/etcd"
@@ -76,7 +77,7 @@ class Rig:
         self.lab, self.plan, self.bound = lab, plan, Binding(run, sha256, "tester@here")
         self.nodes = tuple(Target(plan, self.bound, n) for n in plan.nodes)
         self.workers = tuple(Target(plan, self.bound, w) for w in plan.workers)
-        self._fleet: Fleet = connect([*self.nodes, *self.workers], 1)
+        self._fleet: Fleet = connect([*self.nodes, *self.workers], Claim(1))
         self._acts = 0
 
     def close(self) -> None:

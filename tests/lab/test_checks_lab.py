@@ -22,6 +22,7 @@ from runbook.hosts import connect
 from runbook.lab import Lab
 from runbook.plan import Cluster, Node, Plan, Snapshot, Ssh, Timeouts, Tools, Verify
 from runbook.step import Binding, Target
+from runbook.transport import Claim
 from tests.lab.conftest import eventually
 
 pytestmark = pytest.mark.lab
@@ -51,7 +52,7 @@ def survey(lab: Lab, plan: Plan, group: str = "preflight", checks: Sequence[Chec
     targets = [Target(plan, bound, n) for n in plan.nodes]
 
     def ask() -> list[Finding]:
-        hosts = connect(targets, 1)
+        hosts = connect(targets, Claim(1))
         try:
             return inspect(group, plan, bound, hosts, targets, RealClock(), checks)
         finally:

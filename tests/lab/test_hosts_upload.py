@@ -12,6 +12,7 @@ import pytest
 
 from runbook.hosts import client, transfer, wrapper
 from runbook.step import Result, Upload
+from runbook.transport import Claim
 from tests.lab import hosts_kit
 from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, meanwhile
 
@@ -195,7 +196,7 @@ def test_the_senders_end_with_their_parent(bench: Bench, large: Path, way: str) 
         60,
         target.run_dir,
         "prod-1",
-        1,
+        Claim(1),
         "k.0",
         "{}",
         (),

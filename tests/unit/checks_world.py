@@ -246,7 +246,7 @@ def _etcd(n: Target, words: tuple[str, ...]) -> str | None:
             return sample("etcd-3.5.16-hashkv-help.txt")
         case ["version"]:
             return sample("etcd-3.5.16-etcdctl-version.txt").replace("3.5.16", "3.5.24")
-        case ["endpoint", "status", "--cluster", *_]:
+        case ["endpoint", "status", *more] if "--cluster" in more:
             return status_json(n.plan)
         case ["endpoint", "status", *_]:
             return status_json(n.plan, [n.name])
@@ -316,7 +316,7 @@ def findings(
 ) -> list[Finding]:
     """All findings of the group on hosts that answer so."""
     fake = hosts or FakeHosts(plan, changes, silent)
-    targets = [Target(plan, bound, p) for p in places(plan)]
+    targets = [Target(plan, bound, p) for p in places(plan) if p.name not in bound.absent]
     return inspect(group, plan, bound, fake, targets, FakeClock())
 
 

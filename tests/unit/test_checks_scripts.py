@@ -228,6 +228,6 @@ def test_hashes_are_asked_at_the_members_present_revision(tmp_path: Path) -> Non
         f"*'--rev 4711 '*) echo '{hash_json(PLAN)}' ;;\n*) exit 9 ;;\nesac\n"
     )
     tool.chmod(0o755)
-    assert sh(etcd.HASHES, tool, "--endpoints=x").out.strip() == hash_json(PLAN)
+    assert sh(etcd.HASHES, "--cluster", tool, "--endpoints=x").out.strip() == hash_json(PLAN)
     tool.write_text("#!/bin/sh\nexit 1\n")
-    assert sh(etcd.HASHES, tool).code == 3
+    assert sh(etcd.HASHES, "--cluster", tool).code == 3

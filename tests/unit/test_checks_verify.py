@@ -161,6 +161,23 @@ def test_a_silent_host_is_told_once() -> None:
     assert [(f.check, f.host) for f in found] == [("StillReachable", "m1")]
 
 
+def test_absent_nodes_are_not_missed() -> None:
+    bound = replace(BOUND, absent=("m2",))
+    changes = (
+        where("/api/v1/nodes", says(nodes_json(edit=not_ready)), on=""),
+        pods(lambda items: items.pop(4)),
+        where("status", says(status_json(PLAN, ["m1", "m3"])), on=""),
+        where(etcd.HASHES, says(hash_json(PLAN, (7, 7))), on=""),
+    )
+    hosts = FakeHosts(PLAN, changes, silent=["m2"])
+    found = findings(group="verify", bound=bound, hosts=hosts)
+    assert bad(found) == []
+    assert any("but for m2" in f.saw for f in found)
+    words = [c.words() for asks in hosts.asked for c in asks["m1"] if "status" in c.words() or etcd.HASHES in c.words()]
+    assert all("--cluster" not in w and "--endpoints=https://10.0.1.10:2379,https://10.0.1.12:2379" in w for w in words)
+    assert len(words) == 2
+
+
 def test_a_no_is_asked_again_until_it_is_a_yes() -> None:
     count = 0
 

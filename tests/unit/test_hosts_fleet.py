@@ -13,6 +13,7 @@ from runbook.hosts import Fleet, connect, errands
 from runbook.hosts.connection import Link
 from runbook.plan import Node, Plan, Snapshot
 from runbook.step import Action, Binding, Command, Result, Target
+from runbook.transport import Claim
 
 SHOULD_RUN = Command(("true",))
 
@@ -28,7 +29,7 @@ class Quiet:
 def fleet(*names: str) -> Fleet:
     nodes = tuple(Node(name, name, (f"https://{name}:2380",), ()) for name in names)
     plan = Plan("prod", Snapshot("x", Path("x")), nodes)
-    return connect([Target(plan, Binding(run="prod-1"), node) for node in nodes], 7)
+    return connect([Target(plan, Binding(run="prod-1"), node) for node in nodes], Claim(7))
 
 
 @pytest.fixture

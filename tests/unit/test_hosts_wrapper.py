@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from runbook.hosts import wrapper
 from runbook.hosts.frames import Frames, Piece
 from runbook.step import Command, Secret
+from runbook.transport import Claim
 
 FULL = [[path] for name in ("dash", "bash") if (path := shutil.which(name))]
 # BusyBox prefers its own applets, and its flock knows no -w: such a host can be asked, but not changed
@@ -70,7 +71,7 @@ class Host:
         return end(self.run(nonce, self.guarded(epoch).run(nonce, key, self.intent(key), command)))
 
     def guarded(self, epoch: int = 1, void: tuple[str, ...] = ()) -> wrapper.Guarded:
-        return wrapper.Guarded(str(self.dir), "prod-1", epoch, void)
+        return wrapper.Guarded(str(self.dir), "prod-1", Claim(epoch), void)
 
     def intent(self, key: str) -> str:
         return json.dumps({"key": key})
@@ -191,7 +192,7 @@ def test_a_script_cut_off_anywhere_does_nothing(tmp_path: Path, data: st.DataObj
     room = tmp_path / secrets.token_hex(8)
     room.mkdir()
     touch = Command(("touch", str(room / "a"), str(room / "b")))
-    guarded = wrapper.Guarded(str(room), "r", 1)
+    guarded = wrapper.Guarded(str(room), "r", Claim(1))
     nonce = "cd" * 16
     script = data.draw(
         st.sampled_from(

@@ -129,7 +129,7 @@ def test_any_other_damage_is_named(
         assert f"{path}:{number}: " in str(caught.value)
         assert caught.value.true
         assert caught.value.means
-        assert "backup" in caught.value.next[0]
+        assert "runbook adopt" in caught.value.next[0]
     assert path.read_bytes() == before, "a damaged journal is evidence: it stays as it is"
 
 

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runbook.snapshots.integrity import SnapshotDamaged, SnapshotFacts, inspect_file, revision_after
+from runbook.snapshots import integrity
+from runbook.snapshots.integrity import SnapshotDamaged, SnapshotFacts, inspect_file, inspect_once, revision_after
 from tests.unit.test_snapshot_bolt import Writer, database
 
 BODY = database(list(range(1, 40)))
@@ -230,3 +232,23 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 8 * 1024
+
+
+def test_a_file_that_nobody_touched_is_read_once(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    real = integrity.inspect_file
+
+    def counting(path: Path, **how: Any) -> SnapshotFacts:
+        read.append(path)
+        return real(path, **how)
+
+    monkeypatch.setattr(integrity, "inspect_file", counting)
+    assert inspect_once(snapshot) == inspect_once(snapshot)
+    assert len(read) == 1
+    damaged = bytearray(snapshot.read_bytes())
+    damaged[5000] ^= 1
+    stamp = snapshot.stat()
+    snapshot.write_bytes(damaged)
+    os.utime(snapshot, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(SnapshotDamaged, match="checksum is wrong"):
+        inspect_once(snapshot)

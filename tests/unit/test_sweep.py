@@ -2,7 +2,7 @@
 
 Whole in every ``make test``: each moment at which the engine is killed, resumed and rolled back, with and without a
 separate WAL directory, and on one node. Of the other accidents (power cuts in three kinds, a host that falls silent) a
-stride, and of two accidents in a row a seeded sample. Under the marker ``sweep`` (``make faults``, nightly) all of it
+stride, and of two accidents in a row a seeded sample. Under the marker ``sweep`` (``make sweep``, nightly) all of it
 is whole: every moment of every kind, also with hosts at uneven paces, and 4,000 pairs of accidents.
 ``python -m tests.fake.sweep`` prints the same as a table.
 

@@ -29,6 +29,7 @@ from runbook.procedures.scripts.etcd import (
     ETCD_ANSWERED,
     FIGURES_AND,
     LEADER_LAST,
+    REVISION_NOW,
     SNAPSHOT_REVISION,
     STATUS,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "PARK",
     "PARKED",
     "RESTORED",
+    "REVISION_NOW",
     "SAVE",
     "SEAL",
     "SNAPSHOT_REVISION",

@@ -60,6 +60,20 @@ echo "$at"
 """
 """snapshot figures, bump, etcdctl words. Prints the revision that the restored data has, then asks etcdctl about it."""
 
+REVISION_NOW = r"""
+set -u
+rev=$(tr ',{}' '\n\n\n' < "$1" | sed -n 's/^ *"revision": *\([0-9][0-9]*\) *$/\1/p')
+[ -n "$rev" ] || { echo "no revision in $1" >&2; exit 3; }
+echo "$(( rev + $2 ))"
+shift 2
+status=$("$@" endpoint status -w json | tr ',{}' '\n\n\n')
+now=$(echo "$status" | sed -n 's/^ *"revision": *\([0-9][0-9]*\) *$/\1/p' | sort -n | head -n 1)
+[ -n "$now" ] || { echo "no member tells its revision" >&2; exit 3; }
+"$@" endpoint hashkv --rev "$now" -w json
+"""
+"""snapshot figures, bump, etcdctl words without a command. Prints the revision that the restored data had, and the
+hashes at the lowest revision that any member has now: those that serve have compacted the restored one away."""
+
 COMPACTED = SNAPSHOT_REVISION.replace('"$@" --rev "$at"', '"$@" --rev "$(( at - 1 ))"')
 """The same, one revision before: it must be refused as compacted."""
 

@@ -1,0 +1,157 @@
+"""``runbook adopt``: from the hosts named on the command line to a run's directory on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from runbook import __version__, adopt, planfile, runs
+from runbook.adopt import PLAN, SETTINGS, Choice, Held, Seen
+from runbook.copies import JOURNAL, Copies
+from runbook.errors import Halted, UsageError
+from runbook.journal import Journal, now
+from runbook.plan import Node, Paths, Plan, Snapshot, Ssh
+from runbook.replay import Replay
+from runbook.step import Binding, Target
+from runbook.transport import ANY, Claim, RunHosts
+
+LOCAL = "this machine"
+WORKSPACE = Paths().workspace
+"""Where runs lie on a host whose plan says nothing else."""
+Connect = Callable[[Sequence[Target], Claim], RunHosts]
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What came of it: the run, its state, what the copies differed in, which hosts know of the new epoch."""
+
+    run: runs.Run
+    past: Replay
+    choice: Choice
+    informed: tuple[str, ...]
+    silent: Mapping[str, str]
+
+
+def targets_of(words: Sequence[str], ssh: Ssh) -> list[Target]:
+    """The hosts of the command line, ``[user@]host``, as targets of no plan. Raises UsageError."""
+    nodes = []
+    for word in words:
+        user, at, host = word.rpartition("@")
+        if not host or host.startswith("-") or (at and not user):
+            raise UsageError(f"--host {word!r}: it should be HOST or USER@HOST", true="nothing was changed")
+        nodes.append(Node(host, host, (), (), ssh=replace(ssh, user=user) if user else ssh))
+    plan = Plan("adopt", Snapshot("", Path("/")), tuple(nodes))
+    return [Target(plan, Binding(run="adopt"), node) for node in nodes]
+
+
+def take_over(
+    words: Sequence[str], ssh: Ssh, given: Mapping[str, str], workspace: str, wanted: str, connect: Connect
+) -> Adopted:
+    """Find the run on these hosts, take the best copy of its journal, and raise the epoch.
+
+    ``given``: the ssh keys of a plan that the command line brings. Raises UsageError, Halted, and Held where a process
+    of this machine works on the run.
+    """
+    first = targets_of(words, ssh)
+    with contextlib.closing(connect(first, Claim(0))) as hosts:
+        seen = adopt.look(hosts, first, (workspace,))
+        run_id = adopt.run_of(seen, wanted)
+        copies = adopt.fetch(hosts, _dirs(seen, run_id))
+    run = runs.Run(runs.state_dir() / "runs" / run_id)
+    own = _own(run)
+    choice = adopt.choose(copies | own, run_id)
+    text = _with_ssh(choice.settings or choice.plan, given)
+    plan, _ = planfile.read(text, run.plan_path, base=Path(choice.past.header["plan_base"]))
+    everyone = [Target(plan, Binding(run=run_id, holder=runs.holder()), node) for node in plan.nodes]
+    with contextlib.closing(connect(everyone, Claim(0))) as hosts:
+        copies = adopt.fetch(hosts, {t.name: t.run_dir for t in everyone})
+    choice = adopt.choose(copies | own, run_id)
+    past, shared = _write(run, choice, _with_ssh(choice.settings or choice.plan, given), everyone, connect)
+    informed = tuple(name for name, code in shared.items() if code == 0)
+    return Adopted(run, past, choice, informed, {name: why for name, why in copies.items() if isinstance(why, str)})
+
+
+def _dirs(seen: Mapping[str, Seen | str], run_id: str) -> dict[str, str]:
+    known = {host: s.dirs for host, s in seen.items() if isinstance(s, Seen)}
+    return {host: dir_ for host, dirs in known.items() for dir_ in dirs if dir_.rsplit("/", 1)[-1] == run_id}
+
+
+def _own(run: runs.Run) -> dict[str, Held]:
+    """What this machine itself has of the run, where it has anything: its journal may be the best."""
+    files = {}
+    for name, path in ((JOURNAL, run.journal_path), (PLAN, run.plan_path), (SETTINGS, run.settings_path)):
+        with contextlib.suppress(OSError):
+            files[name] = path.read_bytes()
+    return {LOCAL: adopt.held(files)} if files else {}
+
+
+def _with_ssh(text: bytes, given: Mapping[str, str]) -> bytes:
+    """The plan's text with other ssh settings for all hosts; as it is where none are given."""
+    if not given:
+        return text
+    document = yaml.safe_load(text)
+    spec = document["spec"]
+    for owner in (*spec["nodes"], *spec.get("workers", [])):
+        if isinstance(owner, dict):
+            for key in given:
+                owner.get("ssh", {}).pop(key, None)
+    spec["ssh"] = {**spec.get("ssh", {}), **given}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+
+
+def _write(
+    run: runs.Run, choice: Choice, settings: bytes, everyone: Sequence[Target], connect: Connect
+) -> tuple[Replay, dict[str, int | None]]:
+    """The run's directory here, then the new epoch on every host that answers; the answers' codes. Raises Halted."""
+    with _journal(run, choice) as journal:
+        journal.epoch = choice.epoch + 1
+        said = {"holder": runs.holder(), "version": __version__, "from": choice.source, "differs": list(choice.differs)}
+        said["owner"] = owner = secrets.token_hex(8)
+        journal.append("adopted", said)
+        if settings != choice.plan:
+            _put(run.settings_path, settings)
+            journal.append("settings", {"file": "adopt", "base": choice.past.header["plan_base"]})
+        with contextlib.closing(connect(everyone, Claim(journal.epoch, owner, (ANY,)))) as hosts:
+            shared = Copies(hosts, [t.name for t in everyone], journal, run.files).share()
+        past = run.replay()
+    newer = [name for name, result in shared.items() if result.code == 97]
+    if newer:
+        raise Halted(
+            f"another machine took {run.id} over at the same moment: {', '.join(newer)} would not have this one",
+            true="no service was changed",
+            means="only one engine may work on a run; ask who else is at it",
+            next=(f"runbook adopt {' '.join(f'--host {t.place.host}' for t in everyone)}",),
+        )
+    return past, {name: result.code for name, result in shared.items()}
+
+
+@contextlib.contextmanager
+def _journal(run: runs.Run, choice: Choice) -> Iterator[Journal]:
+    """The run's directory here, with the chosen journal in it; a different one is kept beside."""
+    run.path.mkdir(mode=0o700, exist_ok=True)
+    with run.held_here():
+        _put(run.plan_path, choice.plan)
+        old = run.journal_path.read_bytes() if run.journal_path.exists() else b""
+        if old and old != choice.journal:
+            _put(run.path / f"journal.jsonl.before-{now().replace(':', '')}", old)
+        _put(run.journal_path, choice.journal)
+        journal = Journal(run.journal_path)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+def _put(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "wb", opener=runs.private) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

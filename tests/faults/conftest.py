@@ -1,0 +1,55 @@
+"""One test a row: what is broken, where, and how it must end. ``make faults`` prints them as a table.
+
+A row's docstring has two parts, ``what is broken | where``; its outcome is what the test hands to ``row.ended``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbook.lab import Lab
+from tests.faults.kit import Row
+from tests.lab.conftest import make_whole
+
+NAME = f"flt{os.getpid()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them are rows on a lab; CI runs every third, by name, so that adding one moves few others."""
+    rows = [item for item in items if "tests/faults" in str(item.path)]
+    for item in rows:
+        item.add_marker(pytest.mark.lab)
+        if not item.get_closest_marker("third"):
+            item.add_marker(pytest.mark.fault)
+
+
+@pytest.fixture(scope="session")
+def faulty_lab() -> Iterator[Lab]:
+    """Three nodes for all rows of this session."""
+    lab = Lab.up(NAME, nodes=3)
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def row(faulty_lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Row]:
+    """A healthy lab, a new snapshot, a plan; afterwards the row's line of the table."""
+    make_whole(faulty_lab)
+    made = Row(faulty_lab, tmp_path)
+    began = time.monotonic()
+    yield made
+    what, _, where = (request.function.__doc__ or "").strip().rstrip(".").partition(" | ")
+    line = {"row": what, "where": where, "outcome": made.outcome, "seconds": round(time.monotonic() - began, 1)}
+    if table := os.environ.get("RUNBOOK_FAULTS_TABLE"):
+        with open(table, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+    made.clean()
+    make_whole(faulty_lab)

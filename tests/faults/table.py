@@ -1,0 +1,95 @@
+"""Runs the rows of the faults, and prints them as a table: what was broken, where, how it ended, how long it took.
+
+``python -m tests.faults.table`` runs all of them; ``--third`` those that CI runs; ``--readme`` puts the table into the
+README, between its two markers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+COLUMNS = ("row", "where", "outcome", "seconds")
+
+
+def run(third: bool, table: Path, more: list[str]) -> int:
+    """Run them; pytest's exit code."""
+    chosen = ["-m", "third"] if third else []
+    argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
+    return subprocess.run(
+        argv, cwd=ROOT, env={**os.environ, "RUNBOOK_FAULTS_TABLE": str(table)}, check=False
+    ).returncode
+
+
+def lines(table: Path) -> list[dict[str, str]]:
+    """One for each row; rows of several cases are one line, with the cases' seconds together."""
+    found: dict[str, dict[str, str]] = {}
+    for text in table.read_text().splitlines():
+        seen = json.loads(text)
+        name = seen["test"].partition("[")[0]
+        if name in found:
+            before = found[name]
+            outcomes = dict.fromkeys([*before["outcome"].split("; "), seen["outcome"] or "FAILED"])
+            found[name] = {
+                **before,
+                "outcome": "; ".join(outcomes),
+                "seconds": f"{float(before['seconds']) + seen['seconds']:.1f}",
+            }
+        else:
+            row = seen["row"] or name.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+            found[name] = {
+                "row": row,
+                "where": seen["where"],
+                "outcome": seen["outcome"] or "FAILED",
+                "seconds": f"{seen['seconds']:.1f}",
+            }
+    return list(found.values())
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The README's table; without the seconds, which differ from run to run."""
+    head = "| what is broken | where | how it ends |\n|---|---|---|\n"
+    return head + "".join(f"| {r['row']} | {r['where']} | {r['outcome']} |\n" for r in rows)
+
+
+def into_readme(rows: list[dict[str, str]]) -> None:
+    """Replace what is between the markers."""
+    path = ROOT / "README.md"
+    text = path.read_text()
+    before, rest = text.split(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{markdown(rows)}{rest[rest.index(END) :]}")
+
+
+def main() -> None:
+    """Run, print; the exit code is pytest's."""
+    words = sys.argv[1:]
+    third, readme = "--third" in words, "--readme" in words
+    more = [word for word in words if word not in ("--third", "--readme")]
+    with tempfile.TemporaryDirectory() as scratch:
+        table = Path(scratch) / "table.jsonl"
+        table.touch()
+        began = time.monotonic()
+        code = run(third, table, more)
+        rows = lines(table)
+    shown = Table(*COLUMNS)
+    for row in rows:
+        shown.add_row(*(row[column] for column in COLUMNS))
+    Console(width=160).print(shown)
+    print(f"{len(rows)} rows in {time.monotonic() - began:.0f} s")
+    if readme and code == 0:
+        into_readme(rows)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The responder's machine is lost, or another one takes over."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.kit import Row, begins, reaches
+
+
+@pytest.mark.third
+@pytest.mark.parametrize("step", ["StageSnapshot", "StopEtcd", "SwapData", "StartApiServers"])
+def test_the_laptop_is_lost(row: Row, step: str) -> None:
+    """The responder's whole disk is lost | at the begin of a step, before, in, and at the end of the outage."""
+    row.kill_at(("run", row.plan, "--yes"), begins(step))
+    second = row.lose_laptop()
+    said = second.adopt()
+    assert "taken over" in said
+    assert "next: runbook resume" in said
+    second.runbook("resume")
+    second.restored()
+
+
+def test_the_laptop_is_lost_and_the_rest_is_undone(row: Row) -> None:
+    """The responder's whole disk is lost, then rolled back elsewhere | in the swap."""
+    row.kill_at(("run", row.plan, "--yes"), begins("SwapData"))
+    second = row.lose_laptop()
+    second.adopt("m2")
+    second.runbook("rollback")
+    second.rolled_back()
+
+
+def test_the_old_engine_wakes_up(row: Row) -> None:
+    """The old engine wakes up after an adopt | in the outage."""
+    row.kill_at(("run", row.plan, "--yes"), reaches("StopEtcd", "ACTING"))
+    second = row.another_machine()
+    second.adopt()
+    woken = row.runbook("resume", code=6)
+    assert "a newer engine has taken this run over" in woken.stderr
+    again = row.runbook("rollback", code=6)
+    assert "a newer engine has taken this run over" in again.stderr
+    second.runbook("resume")
+    second.restored()

@@ -1,0 +1,111 @@
+"""A run goes on without a dead host, which is owed its steps, and gets them when it is back: forward, or backward."""
+
+from __future__ import annotations
+
+import pytest
+
+from runbook.errors import Halted, UsageError
+from runbook.replay import replay
+from tests.fake.hosts import Fuse
+from tests.fake.sessions import Life, plan
+from tests.fake.sweep import moments
+
+GONE = ["m3"]
+
+
+@pytest.fixture(autouse=True)
+def _without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_args, **_kwargs: [])
+
+
+def silenced(part: float) -> Life:
+    """A run in which m3 fell silent at that part of its moments."""
+    total = moments()
+    for at in range(int(total * part), total):
+        life = Life(plan())
+        life.session("forward", Fuse(at, "silent"))
+        if [n for n, h in life.world.hosts.items() if not h.reachable] == GONE:
+            return life
+    raise AssertionError("it never fell silent")
+
+
+def lineages(life: Life) -> list[str | None]:
+    return [host.lineage() for host in life.world.hosts.values()]
+
+
+def test_from_the_beginning() -> None:
+    life = Life(plan())
+    assert life.session("forward", silent=GONE, without=GONE) == "complete"
+    assert list(replay(life.lines).absent) == GONE
+    before = life.world.hosts["m3"].tree()
+    assert lineages(life)[2] == "old m3"
+    assert life.session("forward", silent=GONE).startswith("Halted: still owed their steps, and silent: m3")
+    assert life.world.hosts["m3"].tree() == before
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=True)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+def test_half_way_and_forward(part: float) -> None:
+    life = silenced(part)
+    if life.state == "complete":
+        pytest.skip("the last moments are after the end")
+    assert life.session("forward", silent=GONE, without=GONE) == "complete"
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=True)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_half_way_and_backward(part: float) -> None:
+    life = silenced(part)
+    assert life.session("backward", silent=GONE, without=GONE) == "rolled-back"
+    assert life.session("backward") == "rolled-back"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=False)
+
+
+def test_a_rollback_of_a_complete_run_that_owes() -> None:
+    life = silenced(0.6)
+    life.session("forward", silent=GONE, without=GONE)
+    assert life.session("backward", silent=GONE) == "rolled-back"
+    assert list(replay(life.lines).absent) == GONE
+    assert life.session("backward") == "rolled-back"
+    assert not life.faults(restored=False)
+
+
+@pytest.mark.parametrize("step", range(7, 130, 17))
+def test_the_engine_dies_while_it_pays(step: int) -> None:
+    life = silenced(0.55)
+    life.session("forward", silent=GONE, without=GONE)
+    ended = life.session("forward", Fuse(step, "engine"))
+    assert ended in ("killed", "complete")
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=True)
+
+
+def test_only_a_minority_and_only_nodes() -> None:
+    life = Life(plan())
+    with pytest.raises(UsageError, match="2 of 3 nodes, and at most 1"):
+        life.engine(without=["m2", "m3"])
+    with pytest.raises(UsageError, match="the plan has no such node; it has m1, m2, m3"):
+        life.engine(without=["m9"])
+    with pytest.raises(UsageError, match="1 of 1 nodes, and at most 0"):
+        Life(plan(1)).engine(without=["m1"])
+
+
+def test_absence_adds_up_over_engines() -> None:
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    with pytest.raises(UsageError, match="without m3, m2: 2 of 3"):
+        life.engine(without=["m2"])
+
+
+def test_halted_says_what_is_owed() -> None:
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    life.session("forward", silent=GONE)
+    assert isinstance(life.error, Halted)
+    assert life.error.next
