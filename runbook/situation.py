@@ -85,19 +85,37 @@ def api_is_down(past: Replay) -> bool:
     return _stopped(past, "StopApiServers") and past.steps.get("StartApiServers") not in FINISHED
 
 
+def _awaited(past: Replay) -> list[str]:
+    """Hosts that the run waits for: those that do not answer, and are not absent."""
+    return [host for host in facts.silent(facts.gather(past.lines, past)) if host not in past.absent]
+
+
+def owed(past: Replay) -> list[str]:
+    """What there is to know about nodes that the run went on without, a sentence each."""
+    if not past.absent or past.closed:
+        return []
+    names = ", ".join(past.absent)
+    its, with_ = ("its", "it") if len(past.absent) == 1 else ("their", "them")
+    return [
+        f"{names}: absent, and owed {its} steps: until then start neither etcd nor the kubelet there by hand",
+        f"to do without {with_} for good: on a host that serves, etcdctl member list, etcdctl member remove ID, "
+        f"kubectl delete node {names.replace(',', '')}; then runbook finish {past.run} --accept",
+    ]
+
+
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
     ended = _ended(past)
     if ended:
-        return ended
+        return "; ".join([ended, *owed(past)[:1]])
     if not _stopped(past, "StopControllers"):
         said = ["the old cluster is as it was: nothing of it was stopped"]
     else:
         said = [_serving(past), _data(past)]
-    waits = facts.silent(facts.gather(past.lines, past))
+    waits = _awaited(past)
     if waits:
         said.append(f"the run waits for {', '.join(waits)}: it can go neither on nor back without an answer")
-    return "; ".join(said)
+    return "; ".join([*said, *owed(past)[:1]])
 
 
 def _ended(past: Replay) -> str:
@@ -169,6 +187,9 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
         return (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
     if past.finishing:
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
+    if past.absent and past.state in ("complete", "rolled-back"):
+        gives = f"once {', '.join(past.absent)} is back: it gets the steps that it is owed"
+        return (f"{owing(past, run)}{NOTE}{gives}", f"runbook finish {run} --accept{NOTE}closes the run without it")
     report = f"runbook report {run}{NOTE}the timeline, for the post-mortem"
     accepted = "with it the way back"
     by_state: dict[str, tuple[str, ...]] = {
@@ -197,12 +218,18 @@ def _anew(past: Replay) -> tuple[str, ...]:
 
 def _forward(past: Replay, run: str) -> tuple[str, ...]:
     """For a run that is part-way, or was when its engine ended."""
-    silent = facts.silent(facts.gather(past.lines, past))
+    silent = _awaited(past)
     on = "goes on from here"
     other: tuple[str, ...] = ()
     if silent:
         on = f"goes on, once {', '.join(silent)} answers again"
         other = (_with_plan(past, run, "where it has another address now, after writing that there"),)
+        if len({*silent, *past.absent}) <= (len(past.header.get("nodes", ())) - 1) // 2:
+            without = " ".join(f"--without {name}" for name in silent)
+            other = (
+                *other,
+                f"runbook resume {run} {without}{NOTE}where it will not come back soon: it is owed its steps",
+            )
     elif past.current == "StartControllers" and past.steps["StartControllers"] in ("BLOCKED", "FAILED"):
         on = "asks for the Secrets again"
         other = (_with_plan(past, run, "after mending spec.verify.secrets there, where the plan was wrong"),)

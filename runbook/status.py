@@ -48,7 +48,7 @@ def document(
         "seen": {host: fact.at for host, fact in known.items()},
         "silent": facts.silent(known),
         "engine": engine.document() if engine else None,
-        "absent": sorted(getattr(past, "absent", ())),
+        "absent": sorted(past.absent),
         "means": situation.meaning(past),
         "next": list(_next(past, engine)),
         "closed": past.closed,
@@ -66,6 +66,8 @@ def _next(past: Replay, engine: AtWork | None) -> tuple[str, ...]:
 
 def text(document: Mapping[str, Any], past: Replay) -> str:
     """For people."""
+    from runbook import situation
+
     rows: list[tuple[str, str]] = [
         ("run", document["run"]),
         ("plan", document["plan"] + (f", ticket {document['ticket']}" if document["ticket"] else "")),
@@ -74,7 +76,7 @@ def text(document: Mapping[str, Any], past: Replay) -> str:
         ("step", f"{document['step']} {document['step_state']}".strip() or "none has begun"),
         ("outage", _outage(document)),
         *((f"on {host}", _seen(document, host)) for host in document["hosts"]),
-        *([("absent", ", ".join(document["absent"]))] if document["absent"] else []),
+        *_labelled("absent", situation.owed(past)),
         *_labelled("means", document["means"].split("; ")),
         *_labelled("besides", [f"{o['run']} ({o['state']}): runbook status {o['run']}" for o in document["others"]]),
     ]
