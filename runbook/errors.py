@@ -14,12 +14,16 @@ class RunbookError(Exception):
 
     code = 1
 
-    def __init__(self, message: str, *, true: str = "", means: str = "", next: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, true: str = "", means: str = "", next: Sequence[str] = (), by_hand: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.true = true
         self.means = means
         self.next = tuple(next)
+        self.by_hand = tuple(by_hand)
+        """Where the program itself cannot go on: what a person types on the hosts."""
         self.told = False
         """Whether the result, with this error, has already been written to standard output."""
 
@@ -31,6 +35,8 @@ class RunbookError(Exception):
             lines.append(f"What it means: {self.means}")
         if self.next:
             lines.append("Type next:     " + "\n               ".join(self.next))
+        if self.by_hand:
+            lines.append("By hand:       " + "\n               ".join(self.by_hand))
         return "\n".join(lines)
 
 

@@ -150,6 +150,7 @@ class Json:
         failure: dict[str, Any] = {"error": None}
         if error:
             failure = {"error": error.message, "true": error.true, "means": error.means, "next": list(error.next)}
+            failure |= {"by_hand": list(error.by_hand)} if error.by_hand else {}
         self._write(
             {
                 "at": _now(),
