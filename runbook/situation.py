@@ -41,6 +41,11 @@ def api_is_down(past: Replay) -> bool:
 
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
+    owed = f"; {', '.join(past.absent)} is still owed its steps" if past.absent and not past.closed else ""
+    return _meaning(past) + owed
+
+
+def _meaning(past: Replay) -> str:
     if past.state == "rolled-back":
         return (
             "the old data, manifests and services are back" if past.begun("StopControllers") else "nothing was changed"
@@ -72,21 +77,26 @@ def meaning(past: Replay) -> str:
 
 def owing(past: Replay, run: str) -> str:
     """The command that gives absent nodes what they are owed, once they are back."""
-    return f"runbook {'rollback' if past.state == 'rolled-back' else 'resume'} {run}"
+    return _back(past, run) if past.state == "rolled-back" else f"runbook resume {run}"
+
+
+def _back(past: Replay, run: str) -> str:
+    return f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")
 
 
 def commands(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first."""
-    back = f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")
+    back = _back(past, run)
     if past.closed:
         return (f"runbook report {run}",) if past.begun("StopControllers") else ("runbook run PLAN",)
     if past.finishing:
         return (f"runbook finish {run}",)
+    owed = (owing(past, run),) if past.absent else ()
     by_state: dict[str, tuple[str, ...]] = {
-        "complete": (f"runbook report {run}", f"runbook finish {run}", back),
+        "complete": (*owed, f"runbook report {run}", f"runbook finish {run}", back),
         "unverified": (f"runbook resume {run}", f"runbook finish {run} --accept", back),
-        "rolled-back": (f"runbook report {run}", f"runbook finish {run}"),
+        "rolled-back": (*owed, f"runbook report {run}", f"runbook finish {run}"),
         "rolling-back": (f"runbook resume {run}",),
-        "stuck": (f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else ""),),
+        "stuck": (back,),
     }
     return by_state.get(past.state, (f"runbook resume {run}", back))
