@@ -25,8 +25,8 @@ HASHING = 60.0
 """Seconds for all members to hash their data at one revision: it grows with the data; by then all of them answer."""
 
 
-AUTHENTICATION = re.compile(r"etcdserver: (?:permission denied|user name |invalid auth token|authentication )")
-"""How etcd refuses an unauthenticated question. The API servers cannot log in either."""
+AUTHENTICATION = re.compile(r"auth: user not found|etcdserver: (?:permission denied|user name |invalid auth token)")
+"""How etcd refuses whoever has only a certificate: hashes first. The API servers could not log in either."""
 
 
 def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Result], str]:

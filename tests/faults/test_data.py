@@ -202,7 +202,6 @@ def test_authentication_in_the_snapshot(row: Row) -> None:
     root = ("--user", "root:pw")
 
     def disable() -> None:
-        row.lab.exec("m1", ["true"])
         row.etcdctl("m1", "auth", "disable", *root)
 
     row.put("era", "kept")
@@ -217,8 +216,7 @@ def test_authentication_in_the_snapshot(row: Row) -> None:
         disable()
     row.snapshot.write_bytes(row.lab.exec_bytes("m1", ["cat", "/root/auth.db"]).stdout)
     row.put("era", "lost")
-    row.later(lambda: row.etcdctl("m1", "role", "delete", "root"))
-    row.later(lambda: row.etcdctl("m1", "user", "delete", "root"))
+    row.later(lambda: row.sh("m1", "rm -f /root/auth.db"))
     row.lab.wait_healthy(120)
     row.write_plan(timeouts={"quorum": "40s"})
     said = row.runbook("run", row.plan, "--yes", code=4)
@@ -228,6 +226,8 @@ def test_authentication_in_the_snapshot(row: Row) -> None:
     row.runbook("resume")
     row.outcome = "halted before the API servers; disabled and resumed: restored"
     row.restored()
+    row.etcdctl("m1", "user", "delete", "root")
+    row.etcdctl("m1", "role", "delete", "root")
 
 
 def test_the_same_snapshot_twice(row: Row) -> None:

@@ -9,6 +9,7 @@ from runbook.procedures.proof import same_data_everywhere
 from runbook.step import Result, Target
 from tests.fake.hosts import Fuse
 from tests.fake.sessions import BOUND, RUN, Life, plan
+from tests.fake.shell import Step
 from tests.fake.sweep import no_checks
 from tests.fake.world import FakeHost
 
@@ -21,7 +22,7 @@ def life(monkeypatch: pytest.MonkeyPatch) -> Life:
     """Three hosts, before the run; the checks, which the fake does not answer, find nothing."""
     import runbook.hands
 
-    monkeypatch.setattr(runbook.hands, "inspect", runbook.hands.inspect)
+    monkeypatch.setitem(vars(runbook.hands), "inspect", vars(runbook.hands)["inspect"])
     no_checks()
     return Life(plan())
 
@@ -68,9 +69,16 @@ def test_no_way_back_without_the_old_data(life: Life) -> None:
     assert {h: after[h] for h in ("m1", "m3")} == {h: before[h] for h in ("m1", "m3")}
 
 
+def busy(argv: list[str], out: list[str], err: list[str]) -> Step:
+    """A rename that is refused."""
+    yield from ()
+    err.append("mv: Device or resource busy\n")
+    return 1
+
+
 def test_a_rollback_that_is_stuck_prints_the_card(life: Life) -> None:
     m2 = swapped(life)
-    m2.own_programs["mv"] = m2.programs["mv"] = lambda argv, out, err: (yield from ()) or 1
+    m2.own_programs["mv"] = m2.programs["mv"] = busy
     assert life.session("backward").startswith("Halted: stuck while rolling back: Swap the data")
     assert life.error is not None
     n = Target(life.plan, BOUND, life.plan.node("m2"))
@@ -81,6 +89,7 @@ def test_a_rollback_that_is_stuck_prints_the_card(life: Life) -> None:
 
 def test_authentication_in_the_snapshot_is_named() -> None:
     n = Target(plan(), BOUND, plan().nodes[0])
-    refused = Result(1, err='{"level":"warn"}\nError: etcdserver: permission denied\n')
-    for question in same_data_everywhere(n).questions:
-        assert "`etcdctl --user root auth disable`, then resume" in question.judge(refused)
+    for why in ("etcdserver: permission denied", "rpc error: code = Unknown desc = auth: user not found"):
+        for question in same_data_everywhere(n).questions:
+            said = question.judge(Result(1, err=f'{{"level":"warn"}}\nError: {why}\n'))
+            assert "`etcdctl --user root auth disable`, then resume" in said
