@@ -36,8 +36,9 @@ def kubeadm() -> Procedure:
     """The procedure for kubeadm's control planes, the only one so far."""
     from runbook.procedure import Procedure
     from runbook.procedures import kubeadm
+    from runbook.procedures.byhand import by_hand
 
-    return Procedure(kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep)
+    return Procedure(kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep, by_hand)
 
 
 # validate.

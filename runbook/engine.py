@@ -193,11 +193,18 @@ class Engine:
             if current.state != "UNDONE":
                 reason = f"{current.step.title()}, undone: {situation.objections(current.views)}"
                 self.run.go("stick", reason)
-                raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views))
+                card = self._by_hand(current)
+                raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views), by_hand=card)
         if not any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps):
             self.sweep()
         self.run.go("undone")
         self._pay_debts(patient=True, back=True)
+
+    def _by_hand(self, current: StepRun) -> list[str]:
+        """The manual card of each host that does not say yes; preparing can be undone by nothing but a rollback."""
+        nodes = [n for n in self.hands.nodes if n.name in current.views and current.step.phase is Phase.OUTAGE]
+        open_ = [n for n in nodes if current.views[n.name].verdict is not Verdict.YES]
+        return [line for n in open_ for line in (f"as root on {n.name}:", *self.procedure.by_hand(n))]
 
     # The end.
 

@@ -34,22 +34,28 @@ class RunbookError(Exception):
 
     code = 1
 
-    def __init__(self, message: str, *, true: str = "", means: str = "", next: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, true: str = "", means: str = "", next: Sequence[str] = (), by_hand: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.true = true
         self.means = means
         self.next = tuple(next)
+        self.by_hand = tuple(by_hand)
+        """Where the program itself cannot go on: what a person types on the hosts."""
         self.told = False
         """Whether the result, with this error, has already been written to standard output."""
 
     def __str__(self) -> str:
-        return "\n".join([self.message, *closing(self.true, self.means, self.next)])
+        by_hand = ["By hand:       " + "\n               ".join(self.by_hand)] if self.by_hand else []
+        return "\n".join([self.message, *closing(self.true, self.means, self.next), *by_hand])
 
     def document(self) -> dict[str, object]:
         """The error for programs: the commands without their notes."""
         next_ = [bare(command) for command in self.next]
-        return {"exit_code": self.code, "error": self.message, "true": self.true, "means": self.means, "next": next_}
+        told = {"exit_code": self.code, "error": self.message, "true": self.true, "means": self.means, "next": next_}
+        return told | ({"by_hand": list(self.by_hand)} if self.by_hand else {})
 
 
 class UsageError(RunbookError):

@@ -14,16 +14,18 @@ SCRIPTS = {text: name for name, text in vars(scripts).items() if name.isupper() 
 
 @dataclass(frozen=True)
 class Procedure:
-    """A distribution's procedure: its steps, and the three things around them.
+    """A distribution's procedure: its steps, and the four things around them.
 
     ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
-    anything is undone; ``sweep`` is what ``finish`` removes.
+    anything is undone; ``sweep`` is what ``finish`` removes; ``by_hand`` is what a person types on a host where a
+    rollback cannot go on.
     """
 
     steps: tuple[Step, ...]
     lock: Step
     may_roll_back: Callable[[Target], Probe]
     sweep: Callable[[Target], Sequence[Command]]
+    by_hand: Callable[[Target], Sequence[str]] = lambda _: ()
 
 
 def words(action: Action) -> str:

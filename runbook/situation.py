@@ -171,7 +171,7 @@ def _data(past: Replay) -> str:
 # What to type.
 def owing(past: Replay, run: str) -> str:
     """The command that gives absent nodes what they are owed, once they are back."""
-    return f"runbook {'rollback' if past.state == 'rolled-back' else 'resume'} {run}"
+    return bare(back(past, run)) if past.state == "rolled-back" else f"runbook resume {run}"
 
 
 def commands(past: Replay, run: str) -> tuple[str, ...]:

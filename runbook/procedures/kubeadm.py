@@ -28,6 +28,7 @@ from runbook.procedures.words import (
     gone,
     in_place,
     in_run,
+    keep_discarded,
     keep_figures,
     kubelet_restarted,
     listens,
@@ -36,6 +37,7 @@ from runbook.procedures.words import (
     look,
     make_run_dir,
     no_container,
+    note_serving,
     own_member,
     park,
     parked,
@@ -343,7 +345,7 @@ class StartEtcd(Step):
         return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return stop_etcd(n)
+        return [*keep_discarded(n), *stop_etcd(n)]
 
     def undone(self, n: Target) -> Probe:
         return (parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)).within(10)
@@ -352,7 +354,8 @@ class StartEtcd(Step):
 class StartApiServers(Step):
     """Start the API server on every host, until each says that it is ready.
 
-    From here on the restored cluster takes writes, so going back throws them away and needs consent.
+    From here on the restored cluster takes writes, so going back throws them away and needs consent. It saves them
+    first: once every API server is gone, and before etcd is stopped, the first node keeps a snapshot, `discarded.db`.
     """
 
     phase, consent = Phase.OUTAGE, True
@@ -368,7 +371,7 @@ class StartApiServers(Step):
         return up.within(n.plan.timeouts.api_server)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [park(n, "kube-apiserver.yaml"), gone(n, "kube-apiserver")]
+        return [park(n, "kube-apiserver.yaml"), gone(n, "kube-apiserver"), *note_serving(n)]
 
     def undone(self, n: Target) -> Probe:
         return (parked(n, "kube-apiserver.yaml") & no_container(n, "kube-apiserver") & closed(n, API_PORT)).within(10)
@@ -459,14 +462,16 @@ LOCK_STEP = STEPS[1]
 
 
 def may_roll_back(n: Target) -> Probe:
-    """Nobody has put other data in place, or changed a manifest, since this run did its part.
+    """Nobody has put other data in place, removed the old, or changed a manifest, since this run did its part.
 
-    Going back would throw a later run's data away, or get stuck half-way at a manifest that is not the saved one.
+    Going back would throw a later run's data away, or get stuck half-way: at a manifest that is not the saved one, or
+    at one host without its old data when the others have theirs in place.
     """
     data, _, run = data_words(n)
     wait = n.plan.timeouts.command
     mine = look("the data in place is this run's", scripts.LATER, data, run, n.run_dir, timeout=wait, judge=silent)
-    return mine & unchanged(n, *STATIC_PODS)
+    there = look("the old data is kept", scripts.KEPT, data, run, n.run_dir, timeout=wait, judge=silent)
+    return mine & there & unchanged(n, *STATIC_PODS)
 
 
 def sweep(n: Target) -> Sequence[Command]:

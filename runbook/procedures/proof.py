@@ -8,6 +8,7 @@ history before it compacted, no alarm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -24,8 +25,15 @@ HASHING = 60.0
 """Seconds for all members to hash their data at one revision: it grows with the data; by then all of them answer."""
 
 
+AUTHENTICATION = re.compile(r"auth: user not found|etcdserver: (?:permission denied|user name |invalid auth token)")
+"""How etcd refuses whoever has only a certificate: hashes first. The API servers could not log in either."""
+
+
 def _judged(judge: Callable[[Target, Result], str], n: Target) -> Callable[[Result], str]:
     def total(result: Result) -> str:
+        if AUTHENTICATION.search(result.err):
+            hint = "`etcdctl --user root auth disable`, then resume"
+            return f"authentication is on; it came with the snapshot: {hint} ({result.tail(1)})"
         try:
             return judge(n, result)
         except parse.ParseError as error:

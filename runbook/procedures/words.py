@@ -168,6 +168,23 @@ def stop_etcd(n: Target) -> Sequence[Command]:
     return [last, park(n, "etcd.yaml"), gone(n, "etcd")]
 
 
+def note_serving(n: Target) -> Sequence[Command]:
+    """On the first node: note that its member answers, and holds writes which are about to be discarded."""
+    ask = own_member(n, "endpoint", "status", timeout=5).words()
+    mark, wait = in_run(n, "to-discard"), n.plan.timeouts.command
+    noted = script(scripts.ETCD_ANSWERED, mark, *ask, timeout=wait, optional=True)
+    return [noted] if n.name == n.present[0].name else []
+
+
+def keep_discarded(n: Target) -> Sequence[Command]:
+    """On the first node: save what is about to be discarded as a snapshot, where that was noted; best effort."""
+    wait = n.plan.timeouts.restore
+    save = own_member(n, "snapshot", "save", timeout=max(5.0, wait - 15)).words()
+    words = (in_run(n, "to-discard"), in_run(n, "discarded.db"), *save)
+    kept = script(scripts.KEEP_DISCARDED, *words, timeout=wait, optional=True)
+    return [kept] if n.name == n.present[0].name else []
+
+
 def gone(n: Target, container: str) -> Command:
     """Wait until the kubelet has stopped the container; past the deadline, stop it by crictl."""
     stop = n.plan.timeouts.stop

@@ -16,6 +16,7 @@ from runbook.journal import ZEROS, Journal, Line, now
 from runbook.plan import Node, Paths, Plan, Snapshot, default_client_urls
 from runbook.procedure import Procedure
 from runbook.procedures import kubeadm
+from runbook.procedures.byhand import by_hand
 from runbook.procedures.words import STATIC_PODS
 from runbook.replay import replay
 from runbook.step import Binding, Target
@@ -26,7 +27,7 @@ from tests.fake.world import OWNER, World
 RUN = "fake-20260409t140000z-0001"
 SHA256 = hashlib.sha256(b"s").hexdigest()
 BOUND = Binding(RUN, SHA256, "nobody@nowhere")
-PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, kubeadm.sweep)
+PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, kubeadm.sweep, by_hand)
 STAMP = now()
 
 

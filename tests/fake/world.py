@@ -349,6 +349,7 @@ class World:
             "endpoint health": lambda host, argv: "healthy",
             "endpoint status": self._endpoint_status,
             "endpoint hashkv": self._hashkv,
+            "snapshot save": self._snapshot_save,
             "alarm list": lambda host, argv: json.dumps({"header": self._header(host, host.name)}),
         }
         for node in plan.nodes:
@@ -437,6 +438,10 @@ class World:
             }
             found.append({"Endpoint": node.client_urls[0], "Status": status})
         return json.dumps(found)
+
+    def _snapshot_save(self, host: FakeHost, argv: list[str]) -> str:
+        host.put(argv[-1], f"snapshot of {host.lineage()}", synced=False)
+        return f"Snapshot saved at {argv[-1]}\n"
 
     def _hashkv(self, host: FakeHost, argv: list[str]) -> str:
         found = []

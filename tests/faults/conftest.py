@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from tests.faults.kit import Row
 from tests.lab.conftest import make_whole
 
 NAME = f"flt{os.getpid()}"
+Fresh = Callable[..., Row]
+"""Boots a lab of a row's own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +41,15 @@ def faulty_lab() -> Iterator[Lab]:
         lab.down()
 
 
+def told(row: Row, began: float, request: pytest.FixtureRequest) -> None:
+    """The row's line of the table."""
+    what, _, where = (request.function.__doc__ or "").strip().rstrip(".").partition(" | ")
+    line = {"row": what, "where": where, "outcome": row.outcome, "seconds": round(time.monotonic() - began, 1)}
+    if table := os.environ.get("RUNBOOK_FAULTS_TABLE"):
+        with open(table, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+
+
 @pytest.fixture
 def row(faulty_lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Row]:
     """A healthy lab, a new snapshot, a plan; afterwards the row's line of the table."""
@@ -46,10 +57,22 @@ def row(faulty_lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     made = Row(faulty_lab, tmp_path)
     began = time.monotonic()
     yield made
-    what, _, where = (request.function.__doc__ or "").strip().rstrip(".").partition(" | ")
-    line = {"row": what, "where": where, "outcome": made.outcome, "seconds": round(time.monotonic() - began, 1)}
-    if table := os.environ.get("RUNBOOK_FAULTS_TABLE"):
-        with open(table, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+    told(made, began, request)
     made.clean()
     make_whole(faulty_lab)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fresh]:
+    """The same on a lab of the row's own, which it may spoil: `fresh(disk=…, wal_dir=…)`, once."""
+    made: list[Row] = []
+    began = time.monotonic()
+
+    def up(**options: object) -> Row:
+        made.append(Row(Lab.up(f"{NAME}f", nodes=3, **options), tmp_path))  # type: ignore[arg-type]
+        return made[0]
+
+    yield up
+    if made:
+        told(made[0], began, request)
+    Lab(f"{NAME}f").down()

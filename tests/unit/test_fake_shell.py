@@ -189,7 +189,7 @@ CASES: list[tuple[str, Sequence[Tree], list[str]]] = [
     *((name, SWAPS, [D, wal, R, RUN]) for name in ("SWAP", "SWAP_BACK", "SWAPPED", "UNSWAPPED") for wal in ("", W)),
     ("SWEEP", SWAPS, [D, W, R, "{0}/ws/" + R]),
     ("SWEEP", [*RESTORES[:6], {f"ws/{R}/a": "1", "ws/other/b": "2"}], ["", "", R, "{0}/ws/" + R]),
-    ("LATER", SWAPS[::9], [D, R, RUN]),
+    *((name, SWAPS[::9], [D, R, RUN]) for name in ("LATER", "KEPT")),
     ("STATUS", SNAPSHOTS, ["{0}/bin/etcdutl", "{0}/s.db", "{0}/s.json"]),
     ("ABSENT", SNAPSHOTS, ["{0}/s.db", "{0}/s.json"]),
 ]
@@ -211,7 +211,7 @@ def test_the_fake_does_what_the_real_shell_does(
         fake = on_the_fake(root, tree, text, there)
         assert fake[0] == real[0], f"{name} {tree}: exit code {fake[0]} on the fake, {real[0]} really"
         assert stamped(fake[2]) == stamped(real[2]), f"{name} {tree}"
-        if name in ("PARKED", "SWAPPED", "UNSWAPPED", "RESTORED", "ABSENT", "LATER"):
+        if name in ("PARKED", "SWAPPED", "UNSWAPPED", "RESTORED", "ABSENT", "LATER", "KEPT"):
             assert fake[1] == real[1], f"{name} {tree}: what it says"
 
 

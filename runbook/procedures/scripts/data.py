@@ -190,6 +190,18 @@ set -u
 """
 """data, wal or "", run, run dir; read-only."""
 
+KEPT = r"""
+set -u
+[ -e "$3/old-aside" ] || exit 0
+[ -e "$3/had-member" ] || exit 0
+[ ! -e "$3/new-away" ] || exit 0
+if [ ! -e "$1/.$2.old/member" ]; then
+  echo "the old data that was at $1/.$2.old/member is gone: put it back there; or roll back without this host," \
+    "and afterwards let it join the old cluster as a new member"
+fi
+"""
+"""data, run, run dir; read-only. Says so where there is nothing to go back to."""
+
 LATER = r"""
 set -u
 [ -e "$3/old-aside" ] || exit 0

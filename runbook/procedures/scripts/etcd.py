@@ -21,6 +21,19 @@ fi
 """
 """mark, then the etcdctl words that ask this host's own member."""
 
+KEEP_DISCARDED = r"""
+set -u
+mark=$1
+to=$2
+shift 2
+[ -e "$mark" ] || exit 0
+[ ! -e "$to" ] || exit 0
+"$@" "$to" || { rm -f -- "$to.part"; exit 1; }
+chmod 600 -- "$to"
+sync -- "$to" "${to%/*}"
+"""
+"""mark, file, then the etcdctl words that save a snapshot. etcdctl writes FILE.part and renames it once it is whole."""
+
 LEADER_LAST = r"""
 set -u
 end=$(( $(date +%s) + $1 ))

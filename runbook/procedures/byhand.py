@@ -1,0 +1,39 @@
+"""The manual card: what a person types on a host where a rollback cannot go on, which is what the undo steps do.
+
+Each line may be typed again, and where there is nothing left for it to do it does nothing; once they have been, a
+rollback sees what is true and goes on from there.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from runbook.step import Target
+
+
+def by_hand(n: Target) -> Sequence[str]:
+    """Data and manifests back, with this run's paths, as lines for a root shell on the host."""
+    paths, run = n.node.paths, n.bound.run
+    data, manifests, run_dir = (shlex.quote(path) for path in (paths.data_dir, paths.manifests, n.run_dir))
+    old, away = f"{data}/.{run}.old", f"{data}/.{run}.discarded"
+    out, back = [f"[ ! -e {data}/member ] || mv -T {data}/member {away}/member"], [f"mv -T {old}/member {data}/member"]
+    if paths.wal_dir:
+        wal = shlex.quote(paths.wal_dir)
+        old_wal, away_wal = f"{wal}/.{run}.old", f"{wal}/.{run}.discarded"
+        which = "-mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t"
+        out += [f"mkdir -p -m 700 {away_wal}", f"find {wal} {which} {away_wal} -- {{}} +"]
+        back = [f"[ ! -d {old_wal} ] || find {old_wal} {which} {wal} -- {{}} +", *back]
+    return [
+        f"mkdir -p {run_dir}/by-hand",
+        f"mv {manifests}/etcd.yaml {manifests}/kube-apiserver.yaml {run_dir}/by-hand/   # as far as they are there",
+        "crictl ps --name '^(etcd|kube-apiserver)$'   # go on when it lists none; crictl stop ID where one stays",
+        f"(set -e; if [ -e {old}/member ]; then mkdir -p -m 700 {away}",
+        f"if [ ! -e {run_dir}/new-away ]; then",
+        *(f"  {line}" for line in out),
+        f"  touch {run_dir}/new-away; fi",
+        *back,
+        "sync; fi)",
+        f"[ -e {run_dir}/old-aside ] && [ ! -e {run_dir}/new-away ] && echo 'the restored data is in place: STOP'",
+        f"cp -a {run_dir}/manifests/*.yaml {manifests}/   # last, once every host has its old data in place",
+    ]

@@ -1,0 +1,89 @@
+"""The manual card, typed into a real shell: it ends where a rollback ends, from every state that a swap can leave."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runbook.procedures import scripts
+from runbook.procedures.byhand import by_hand
+from runbook.procedures.words import STATIC_PODS, swap_words
+from runbook.step import Target
+from tests.fake.sessions import BOUND, RUN, plan
+
+CUTS = ("whole", "between", "back again", "old gone")
+
+
+def target(root: Path, *, wal: bool) -> Target:
+    """A host whose paths are all below ``root``."""
+    node = plan(1).nodes[0]
+    places = {"manifests": f"{root}/m", "data_dir": f"{root}/data", "workspace": f"{root}/ws"}
+    paths = replace(node.paths, **places, wal_dir=f"{root}/wal" if wal else "")
+    return Target(plan(1), BOUND, replace(node, paths=paths))
+
+
+def sh(text: str, *words: str, root: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PATH": f"{root}/bin:{os.environ['PATH']}"}
+    return subprocess.run(["sh", "-c", text, "sh", *words], env=env, text=True, capture_output=True, check=False)
+
+
+def tree(root: Path, n: Target) -> None:
+    """Old data in place, the restored beside it, manifests saved and parked."""
+    for place, text in ((f"{root}/data/member/snap", "old"), (f"{root}/data/.{RUN}.restored/member/snap", "new")):
+        Path(place).mkdir(parents=True)
+        (Path(place) / "db").write_text(text)
+    for place, text in ((f"{root}/wal", "old"), (f"{root}/wal/.{RUN}.restored", "new")):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        (Path(place) / "0.wal").write_text(text)
+    for place in (f"{root}/m", f"{n.run_dir}/manifests", f"{root}/bin"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+    for name in STATIC_PODS:
+        (Path(n.run_dir) / "manifests" / name).write_text(name)
+    (root / "bin/crictl").write_text("#!/bin/sh\n")
+    (root / "bin/crictl").chmod(0o755)
+
+
+@pytest.mark.parametrize("wal", [False, True])
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_card_ends_where_a_rollback_ends(tmp_path: Path, cut: str, wal: bool) -> None:
+    n = target(tmp_path, wal=wal)
+    tree(tmp_path, n)
+    words, member = swap_words(n), tmp_path / "data/member"
+    old, new = tmp_path / f"data/.{RUN}.old/member", tmp_path / f"data/.{RUN}.discarded/member"
+    script = scripts.SWAP.replace('if [ ! -e "$4/swapped" ]', "exit 0\nif true") if cut == "between" else scripts.SWAP
+    assert sh(script, *words, root=tmp_path).returncode == 0
+    if cut == "back again":
+        text = scripts.SWAP_BACK.split("rm -f --")[0]
+        assert sh(text, *words, root=tmp_path).returncode == 0
+    if cut == "old gone":
+        old.rename(tmp_path / "somewhere")
+    said = sh("\n".join(by_hand(n)[:-1]), root=tmp_path).stdout
+    if cut == "old gone":
+        assert "STOP" in said
+        assert (member / "snap/db").read_text() == "new"
+        assert sh(scripts.SWAP_BACK, *words, root=tmp_path).returncode == 1
+        return
+    assert "STOP" not in said
+    assert (member / "snap/db").read_text() == "old"
+    assert cut == "between" or (new / "snap/db").read_text() == "new"
+    assert not wal or (tmp_path / "wal/0.wal").read_text() == "old"
+    again = sh("\n".join(by_hand(n)), root=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {p.name for p in (tmp_path / "m").iterdir()} == set(STATIC_PODS)
+    assert (member / "snap/db").read_text() == "old"
+    for text in (scripts.SWAP_BACK, scripts.UNSWAPPED):
+        done = sh(text, *words, root=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (member / "snap/db").read_text() == "old"
+
+
+def test_odd_paths_are_quoted(tmp_path: Path) -> None:
+    n = target(tmp_path / "a b; c", wal=True)
+    tree(tmp_path / "a b; c", n)
+    assert sh(scripts.SWAP, *swap_words(n), root=tmp_path / "a b; c").returncode == 0
+    sh("\n".join(by_hand(n)), root=tmp_path / "a b; c")
+    assert (tmp_path / "a b; c/data/member/snap/db").read_text() == "old"
