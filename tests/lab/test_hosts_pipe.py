@@ -61,9 +61,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes some seconds, also on a fast machine."""
     splice = os.splice
 
-    def slower(*args: int, **flags: int) -> int:
+    def slower(source: int, to: int, count: int, *, flags: int) -> int:
         time.sleep(0.005)
-        return splice(*args[:2], 1 << 17, **flags)
+        return splice(source, to, min(count, 1 << 17), flags=flags)
 
     monkeypatch.setattr(os, "splice", slower)
 
