@@ -14,6 +14,7 @@ import pytest
 from runbook.hosts import client, errands, transfer, wrapper
 from runbook.hosts.transfer import Delivery
 from runbook.step import Result, Upload
+from runbook.transport import Claim
 from tests.lab import hosts_kit, test_hosts_upload
 from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, meanwhile
 from tests.lab.test_hosts_upload import DEST, large_sha, one, there, wait_for_half
@@ -266,7 +267,7 @@ def test_an_interruption_before_it_was_opened(bench: Bench, large: Path) -> None
     stop.set()
     link, what = fleet._links["m1"], upload(large)
     order = Delivery(
-        link.address, DEST, what.sha256, 0o600, 60, RUN_DIR, "prod-1", 1, bench.key(), "{}", path=str(large)
+        link.address, DEST, what.sha256, 0o600, 60, RUN_DIR, "prod-1", Claim(1), bench.key(), "{}", path=str(large)
     )
     result = client.by_client(link, order, stop)
     assert result is not None
