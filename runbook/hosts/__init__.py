@@ -8,7 +8,8 @@
 ``session``     one exec: a script in, framed answers out (``frames``)
 ``wrapper``     the shell texts: asking, running detached, settling, receiving a file
 ``errands``     one host's command from the connection to the result, reconnecting where needed
-``transfer``    uploads, and ``sender``, the process that sends the large ones
+``transfer``    uploads; ``client`` sends large ones by the system's ``ssh``, through the pipes of ``pipe``, and
+                ``sender`` is the process of our own that does it elsewhere
 ``fleet``       all hosts in parallel
 ==============  ====================================================================================
 """

@@ -11,7 +11,7 @@ from dataclasses import replace
 from runbook.hosts import wrapper
 from runbook.hosts.connection import Link
 from runbook.hosts.login import Again, Unreachable
-from runbook.hosts.session import Ended, Frame, Lost, Session, Silent
+from runbook.hosts.session import Dialogue, Ended, Frame, Lost, Opening, Session, Silent
 from runbook.step import Command, Result, Secret
 
 CAP = 4 * 1024 * 1024
@@ -24,7 +24,7 @@ MARGIN = 15.0
 """Seconds added to a command's own timeout, which the host itself keeps."""
 LOST = "killed or lost on the host before it could record its exit"
 
-Streaming = Callable[[Session], None]
+Streaming = Callable[[Dialogue], None]
 
 
 def nonce() -> str:
@@ -136,9 +136,10 @@ class Errand:
 
     doubt = "the command may have run, or may still run there"
 
-    def __init__(self, link: Link, timeout: float, stop: threading.Event) -> None:
+    def __init__(self, link: Link, timeout: float, stop: threading.Event, opens: Opening = Session) -> None:
         self._link = link
         self._stop = stop
+        self._opens = opens
         self._timeout = timeout
         self._began = time.monotonic()
         self._until = self._began + wrapper.limit(timeout) + wrapper.KILL + MARGIN
@@ -183,7 +184,9 @@ class Errand:
         text = script(word)
         elevates = self._link.address.elevates
         shell = wrapper.streaming_shell(elevates, len(text)) if stream else wrapper.shell(elevates)
-        with Session(self._link, shell, word, wrapper.TAIL * 2) as session:
+        with self._opens(self._link, shell, word, wrapper.TAIL * 2) as session:
+            if self._stop.is_set():  # whoever left before this was open could not cut it
+                raise Lost("interrupted")
             self.started = True
             session.send(text, last=stream is None)
             try:
@@ -200,7 +203,7 @@ class Errand:
                 return Result(None, err=f"{self._link.address.label}: {said}", seconds=self._seconds)
         return self._judge(frame, where)
 
-    def _end(self, session: Session, gap: float) -> Frame:
+    def _end(self, session: Dialogue, gap: float) -> Frame:
         """The frame after the signs of life."""
         while True:
             frame = session.next(min(gap, self._left()))

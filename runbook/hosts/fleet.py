@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from runbook.hosts import errands, transfer, wrapper
+from runbook.hosts import client, errands, transfer, wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.step import Action, Command, Result, Target, Upload
@@ -157,8 +157,10 @@ class Fleet:
             return transfer.deliver(link, what, None, call.stop)
         if upload.content is not None:
             return transfer.deliver(link, what, transfer.Bytes(upload.content), call.stop)
-        if what.origin or _size(upload.source) >= transfer.LARGE:
+        if what.origin:
             return transfer.by_process(link, what, call.stop)
+        if _size(upload.source) >= transfer.LARGE:
+            return client.by_client(link, what, call.stop) or transfer.by_process(link, what, call.stop)
         return transfer.deliver(link, what, transfer.LocalFile(upload.source), call.stop)
 
     def _each(

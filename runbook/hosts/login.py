@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,48 @@ def jumps(address: Address) -> list[str]:
     return [] if words in ("", "none") else [word.strip() for word in words.split(",")]
 
 
+@dataclass(frozen=True)
+class Straight:
+    """A host that is reached without anything between: all that a login needs, ``~/.ssh/config`` consulted."""
+
+    host: str
+    port: int
+    user: str
+    alias: str
+    known: KnownKeys
+    keys: tuple[str, ...]
+
+
+def straight(address: Address) -> Straight | None:
+    """What :func:`open_hop` would use; None where a jump host or a ``ProxyCommand`` stands between."""
+    if jumps(address):
+        return None
+    connection, known = _prepared(address, None)
+    if connection.proxied:
+        return None
+    alias = connection.ssh_config.get("hostkeyalias", "")
+    keys = tuple(_key_files(connection, address))
+    return Straight(connection.host, connection.port, connection.user, alias, known, keys)
+
+
 def open_hop(address: Address, through: Any, until: float, opened: Callable[[socket.socket], None]) -> Any:
     """One attempt at one hop: the connection, authenticated. Every socket is announced to ``opened``."""
+    connection, known = _prepared(address, through)
+    if through is None:
+        own = _proxy(connection.ssh_config["proxycommand"]) if connection.proxied else _tcp(connection, address, until)
+        opened(own)
+        try:
+            _log_in(connection, address, own, known, until)
+        except BaseException:
+            own.close()
+            raise
+    else:
+        _log_in(connection, address, _forward(through, connection, address, until), known, until)
+    return connection
+
+
+def _prepared(address: Address, through: Any) -> tuple[Any, KnownKeys]:
+    """A connection that knows where to go but has not begun, and what known_hosts says of the host."""
     import fabric
 
     config, _ = ssh_config(address)
@@ -95,17 +136,15 @@ def open_hop(address: Address, through: Any, until: float, opened: Callable[[soc
             f"{_trust(connection, address)}",
             Again.NEVER,
         ) from error
-    if through is None:
-        own = _proxy(connection.ssh_config["proxycommand"]) if connection.proxied else _tcp(connection, address, until)
-        opened(own)
-        try:
-            _log_in(connection, address, own, known, until)
-        except BaseException:
-            own.close()
-            raise
-    else:
-        _log_in(connection, address, _forward(through, connection, address, until), known, until)
-    return connection
+    return connection, known
+
+
+def _key_files(connection: Any, address: Address) -> list[str]:
+    """The private keys to log in with, the plan's first."""
+    if address.identity_file and not Path(address.identity_file).expanduser().is_file():
+        raise Unreachable(f"{address.label}: the identity file {address.identity_file} does not exist", Again.NEVER)
+    keys = [address.identity_file, *connection.ssh_config.get("identityfile", ())]
+    return [str(p) for k in keys if k and (p := Path(k).expanduser()).is_file()]
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
@@ -208,13 +247,11 @@ def _log_in(connection: Any, address: Address, sock: Sock, known: KnownKeys, unt
             if not known.accepts(key.asbytes()):
                 raise Unreachable(_bad_key(connection, address, known, key), Again.NEVER)
 
-    if address.identity_file and not Path(address.identity_file).expanduser().is_file():
-        raise Unreachable(f"{address.label}: the identity file {address.identity_file} does not exist", Again.NEVER)
-    keys = [address.identity_file, *connection.ssh_config.get("identityfile", ())]
+    keys = _key_files(connection, address)
     connection.connect_timeout = _left(until)
     connection.connect_kwargs = {
         "sock": sock,
-        "key_filename": [str(p) for k in keys if k and (p := Path(k).expanduser()).is_file()],
+        "key_filename": keys,
         "look_for_keys": address.identity_file is None,
         "banner_timeout": _left(until),
         "auth_timeout": _left(until),

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 from runbook.hosts.connection import Link
 from runbook.hosts.frames import Frames
 from runbook.hosts.login import Again, Unreachable, connection_errors, said
-
-if TYPE_CHECKING:
-    import paramiko
 
 READ = 1 << 24  # more than any window: a buffer is always taken whole, or taking it would be quadratic
 PULSE = 2.0
@@ -48,6 +45,44 @@ class Frame:
     err: bytes
     out_dropped: int = 0
     err_dropped: int = 0
+
+
+class Dialogue(Protocol):
+    """One program on one host, whatever carries it. The errors are those of :class:`Session`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def send(self, script: bytes, *, last: bool = True) -> None:
+        """Hand the script over; ``last``: nothing else follows."""
+
+    def push(self, data: bytes, patience: float) -> bool:
+        """Send all of it; False where the program has ended, and :meth:`next` tells how."""
+
+    def finish(self) -> None:
+        """Nothing more will be sent."""
+
+    def next(self, patience: float) -> Frame:
+        """The next answer, within so many seconds."""
+
+    @property
+    def packet(self) -> int:
+        """So many bytes are best pushed at once."""
+
+
+Opening = Callable[[Link, str, str, int], Dialogue]
+"""Opens a dialogue, as :class:`Session` does: with a link, a command, a nonce, and how much output is kept."""
+
+
+def paired(out: Frames, err: Frames) -> Frame | None:
+    """The next answer, once both streams have brought its mark."""
+    if not (out.pieces and err.pieces):
+        return None
+    one, other = out.pieces.popleft(), err.pieces.popleft()
+    return Frame(one.name, one.code, one.body, other.body, one.dropped, other.dropped)
 
 
 class Bell:
@@ -105,9 +140,9 @@ class Session:
         self._link.expires = float("inf")
 
     @property
-    def channel(self) -> paramiko.Channel:
-        """The channel, for who streams through it."""
-        return self._channel
+    def packet(self) -> int:
+        """What fits one packet exactly: paramiko would cut more with a copy of the rest."""
+        return self._channel.out_max_packet_size - 64
 
     def send(self, script: bytes, *, last: bool = True) -> None:
         """Hand the script over; ``last``: nothing else follows."""
@@ -147,8 +182,8 @@ class Session:
             self._bell.rearm()
             ended = self._channel.closed or bool(self._channel.eof_received)
             self._drain()
-            if self._out.pieces and self._err.pieces:
-                return self._frame()
+            if frame := paired(self._out, self._err):
+                return frame
             if ended:
                 raise self._end()
             left = until - time.monotonic()
@@ -182,10 +217,6 @@ class Session:
             self._out.feed(self._channel.recv(READ))
         while self._channel.recv_stderr_ready():
             self._err.feed(self._channel.recv_stderr(READ))
-
-    def _frame(self) -> Frame:
-        out, err = self._out.pieces.popleft(), self._err.pieces.popleft()
-        return Frame(out.name, out.code, out.body, err.body, out.dropped, err.dropped)
 
     def _end(self) -> Exception:
         """Output has ended; the exit code may come a moment later. −1 means that nobody knows."""

@@ -1,10 +1,12 @@
 """Uploads: a file streamed into the host's own script, which proves its SHA-256 and puts it into place.
 
-Large files are sent by a process of their own for each host, because threads would share one interpreter's lock.
+Large files are sent by a process of their own for each host, because threads would share one interpreter's lock: by the
+system's ``ssh`` (:mod:`runbook.hosts.client`), or where that cannot do it by an interpreter, as here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,19 +16,21 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
 from runbook.hosts import wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
-from runbook.hosts.errands import MARGIN, START, Errand, nonce
+from runbook.hosts.errands import MARGIN, START, Errand, Streaming, nonce
 from runbook.hosts.login import Unreachable
-from runbook.hosts.session import Ended, Lost, Session
+from runbook.hosts.session import Dialogue, Ended, Lost, Opening, Session
 from runbook.step import Result
 
 LARGE = 32 * 1024 * 1024
-"""From this size on a file gets a sender process; below, starting one costs more than it saves."""
+"""From this size on a file gets a process of its own; below, starting one costs more than it saves."""
 
 
 class SourceTrouble(Exception):
@@ -77,15 +81,27 @@ class LocalFile:
         return self._stamp[0]
 
     def chunks(self, size: int) -> Iterator[bytes]:  # noqa: D102
-        left = self._stamp[0]
+        with self.opened() as (file, left):
+            chunk = file.read(min(size, left))
+            while chunk and (left := left - len(chunk)):
+                yield chunk
+                chunk = file.read(min(size, left))
+            if left:
+                raise EOFError
+        yield chunk  # held back until the file is known to be what it was
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[FileIO, int]]:
+        """The file, and how much of it is to be read: all, or EOFError. In the end it must be what it was."""
+        short = False
         try:
             with self._path.open("rb", buffering=0) as file:
-                while left and (chunk := file.read(min(size, left))):
-                    left -= len(chunk)
-                    yield chunk
+                yield file, self._stamp[0]
         except OSError as error:
             raise SourceTrouble(f"cannot read {self._path}: {error.strerror}") from error
-        if left or self._look() != self._stamp:
+        except EOFError:
+            short = True
+        if short or self._look() != self._stamp:
             raise SourceTrouble(f"{self._path} changed while it was sent")
 
     def verdict(self, sha256: str) -> str:
@@ -188,8 +204,17 @@ class Delivery:
         return NodeFile(Link(self.origin), self.path) if self.origin else LocalFile(self.path)
 
 
-def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.Event) -> Result:
+def deliver(
+    link: Link,
+    what: Delivery,
+    source: Source | None,
+    stop: threading.Event,
+    opens: Opening = Session,
+    stream: Streaming | None = None,
+) -> Result:
     """Bring a file to a host. No ``source``: the host copies ``what.path`` itself.
+
+    ``opens`` and ``stream`` are another way to send the source than the link's.
 
     The result's code is 0 also where the file was already there. 1: mismatch, or the host or the source could not;
     ``err`` says which. Nothing but a complete, proven file is ever seen under its name.
@@ -203,9 +228,10 @@ def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.E
             word, what.key, what.intent, what.dest, size, what.sha256, what.mode, own, timeout=what.timeout
         )
 
-    errand = Errand(link, what.timeout, stop)
+    errand = Errand(link, what.timeout, stop, opens)
     where = f"{what.run_dir}/commands/{what.key}"
-    stream = (lambda session: _stream(link, session, source)) if source else None
+    if source and stream is None:
+        stream = partial(_stream, link, source)
     try:
         # the host is silent while it computes a sum, so there is no gap to go by
         result = errand.run(script, where, stream, gap=what.timeout)
@@ -220,9 +246,9 @@ def deliver(link: Link, what: Delivery, source: Source | None, stop: threading.E
     return result
 
 
-def _stream(link: Link, session: Session, source: Source) -> None:
-    """Send all chunks. Each fits one packet exactly: paramiko would cut larger ones with a copy of the rest."""
-    for chunk in source.chunks(session.channel.out_max_packet_size - 64):
+def _stream(link: Link, source: Source, session: Dialogue) -> None:
+    """Send all chunks."""
+    for chunk in source.chunks(session.packet):
         link.expires = time.monotonic() + 3 * wrapper.STALL
         if not session.push(chunk, wrapper.STALL):
             return  # the script has ended early, and its answer says why

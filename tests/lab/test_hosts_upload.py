@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook.hosts import transfer, wrapper
+from runbook.hosts import client, transfer, wrapper
 from runbook.step import Result, Upload
 from tests.lab import hosts_kit
 from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, meanwhile
@@ -39,6 +39,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def large_sha(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.fixture(params=["ssh", "interpreter"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two processes that send large files, and not the other."""
+
+    def never(*_: object) -> Result:
+        raise AssertionError("it was to go through ssh")
+
+    if request.param == "ssh":
+        monkeypatch.setattr(transfer, "by_process", never)
+    else:
+        monkeypatch.setattr(client, "by_client", lambda *_: None)
+    return str(request.param)
 
 
 def there(bench: Bench, host: str = "m1") -> list[str]:
@@ -77,26 +91,33 @@ def test_tiny_ones(bench: Bench, content: bytes) -> None:
     assert bench.sh(f'cat "{DEST}"') == content.decode()
 
 
-def test_a_large_one_goes_by_processes_and_is_not_sent_twice(bench: Bench, large: Path) -> None:
-    fleet = bench.connect("m1", "m2", user="ops")
+@pytest.mark.parametrize("user", ["root", "ops"])
+def test_a_large_one_goes_by_processes_and_is_not_sent_twice(bench: Bench, large: Path, way: str, user: str) -> None:
+    fleet = bench.connect("m1", "m2", user=user)
     upload = Upload(DEST, large_sha(large), source=str(large))
     results = fleet.act({h: [upload] for h in ("m1", "m2")}, bench.key(), Witness())
     assert all(r.ok and "proven" in r.err for r in results.values()), results
     assert bench.sh(f'sha256sum <"{DEST}"', "m2").split()[0] == upload.sha256
     again = fleet.act({h: [upload] for h in ("m1", "m2")}, bench.key(), Witness())
     assert all(r.ok and "nothing was sent" in r.err for r in again.values()), again
+    assert there(bench) == ["it's the file"]
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
-def test_a_mismatch_leaves_nothing_and_says_where_the_fault_is(bench: Bench, large: Path, size: str) -> None:
-    wrong = "0" * 64
-    small = Upload(DEST, wrong, content=SMALL)
-    result = one(bench, small if size == "small" else Upload(DEST, wrong, source=str(large)))
+def refused(bench: Bench, upload: Upload, seen: str) -> None:
+    result = one(bench, upload)
     assert result.code == 1
     assert "sha256 mismatch" in result.err
-    assert (sha(SMALL) if size == "small" else large_sha(large)) in result.err
+    assert seen in result.err
     assert "has itself the sha256" in result.err
     assert there(bench) == []
+
+
+def test_a_mismatch_leaves_nothing_and_says_where_the_fault_is(bench: Bench, large: Path, way: str) -> None:
+    refused(bench, Upload(DEST, "0" * 64, source=str(large)), large_sha(large))
+
+
+def test_a_mismatch_of_a_small_one_too(bench: Bench) -> None:
+    refused(bench, Upload(DEST, "0" * 64, content=SMALL), sha(SMALL))
 
 
 def wait_for_half(bench: Bench) -> None:
@@ -109,7 +130,7 @@ def wait_for_half(bench: Bench) -> None:
     raise AssertionError("nothing came")
 
 
-def test_a_connection_cut_in_the_middle_is_made_again_and_the_file_comes(bench: Bench, large: Path) -> None:
+def test_a_connection_cut_in_the_middle_is_made_again_and_the_file_comes(bench: Bench, large: Path, way: str) -> None:
     with meanwhile(0, lambda: wait_for_half(bench), bench.cut):
         result = one(bench, Upload(DEST, large_sha(large), source=str(large)))
     assert result.ok, result
@@ -117,7 +138,10 @@ def test_a_connection_cut_in_the_middle_is_made_again_and_the_file_comes(bench: 
     assert bench.sh(f'sha256sum <"{DEST}"').split()[0] == large_sha(large)
 
 
-def test_a_sender_killed_in_the_middle_leaves_nothing(bench: Bench, large: Path) -> None:
+def test_an_interpreter_killed_in_the_middle_leaves_nothing(
+    bench: Bench, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "by_client", lambda *_: None)
     fleet, results = bench.connect(user="ops"), []
     link = fleet._links["m1"]
     upload = Upload(DEST, large_sha(large), source=str(large))
@@ -131,28 +155,31 @@ def test_a_sender_killed_in_the_middle_leaves_nothing(bench: Bench, large: Path)
     assert there(bench) == []
 
 
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 40], ids=["ssh", "channel"])
 def test_a_pulled_cable_leaves_nothing_once_the_host_notices(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
     large: Path,
+    limit: int,
 ) -> None:
     monkeypatch.setattr(wrapper, "STALL", 2)
-    monkeypatch.setattr(transfer, "LARGE", 1 << 40)  # in this process, where the patch holds
+    monkeypatch.setattr(transfer, "LARGE", limit)  # both ways are of this process, where the patch holds
     fleet = bench.connect(connect_timeout=2.0)
     upload = Upload(DEST, large_sha(large), source=str(large), timeout=5)
     with meanwhile(0, lambda: wait_for_half(bench), lambda: bench.lab.unplug("m1")):
         monkeypatch.setattr("runbook.hosts.errands.MARGIN", 1.0)
         result = fleet.act({"m1": [upload]}, bench.key(), Witness())["m1"]
     assert result.unknown
-    limit = time.monotonic() + 15
-    while there(bench) and time.monotonic() < limit:
+    until = time.monotonic() + 15
+    while there(bench) and time.monotonic() < until:
         time.sleep(0.2)
     assert there(bench) == [], "without any connection the host cleans up by itself"
     bench.lab.plug("m1")
     assert fleet.settle(["m1"], 20)["m1"].ok
 
 
-def test_the_senders_end_with_their_parent(bench: Bench, large: Path) -> None:
+@pytest.mark.parametrize("way", ["client.by_client", "transfer.by_process"])
+def test_the_senders_end_with_their_parent(bench: Bench, large: Path, way: str) -> None:
     """The parent dies without a word: its end of the senders' standard input closes."""
     import signal
     import subprocess
@@ -175,9 +202,9 @@ def test_the_senders_end_with_their_parent(bench: Bench, large: Path) -> None:
         str(large),
     )
     code = (
-        "import sys, threading; sys.path.insert(0, sys.argv[1]); from runbook.hosts import transfer;"
+        "import sys, threading; sys.path.insert(0, sys.argv[1]); from runbook.hosts import client, transfer;"
         "what = transfer.Delivery.from_json(sys.argv[2]); from runbook.hosts.connection import Link;"
-        "transfer.by_process(Link(what.target), what, threading.Event())"
+        f"{way}(Link(what.target), what, threading.Event())"
     )
     root = str(Path(__file__).resolve().parents[2])
     parent = subprocess.Popen([sys.executable, "-c", code, root, what.to_json()])
@@ -185,9 +212,9 @@ def test_the_senders_end_with_their_parent(bench: Bench, large: Path) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     limit = time.monotonic() + 10
-    while there(bench) and time.monotonic() < limit:
+    while (there(bench) or bench.sessions()) and time.monotonic() < limit:
         time.sleep(0.1)
-    assert there(bench) == []
+    assert (there(bench), bench.sessions()) == ([], [])
 
 
 def test_from_one_nodes_disk_to_another_and_to_itself(bench: Bench, large: Path) -> None:
