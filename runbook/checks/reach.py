@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
@@ -14,24 +15,37 @@ from runbook.step import Binding, Command, Result, Target
 
 
 def _advice(place: Node | Worker, text: str) -> str:
-    """What to do about a connection that failed, from the transport's own words."""
+    """What to do about a connection that failed, from the transport's own words: the plan's key, and what to type."""
     low, known = text.lower(), place.ssh.known_hosts_file
     if "sudo" in low:
         return f"allow {place.ssh.user} `sudo -n` on {place.host} (NOPASSWD), or set spec.ssh.user: root"
     if "host key" in low or "known_hosts" in low or "known hosts" in low:
         port = f" -p {place.ssh.port}" if place.ssh.port != 22 else ""
-        return f"prove the key on the host's console, then: ssh-keyscan{port} {place.host} >> {known}"
-    if "authentication" in low or "permission denied" in low:
-        return f"check spec.ssh.user and identityFile; try: {on(place, 'true')}"
-    return f"try: {on(place, 'true')}"
+        scan = f"ssh-keyscan{port} {place.host} >> {known}"
+        return f"is spec.ssh.knownHostsFile the right file? Then prove the key on the host's console, and: {scan}"
+    if "authentication" in low or "permission denied" in low or "login" in low:
+        return f"check spec.ssh.user and spec.ssh.identityFile; try: {_login(place)}"
+    return f"try: {_login(place)}"
+
+
+def _login(place: Node | Worker) -> str:
+    """The login as the plan has it, to type."""
+    key = place.ssh.identity_file
+    return on(place, "true").replace("ssh ", f"ssh -i {shlex.quote(str(key))} " if key else "ssh ", 1)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """What the transport saw, and what it says to check: of several hosts the first is often the same."""
+    saw, _, check = text.partition("; check ")
+    return saw, "" if not check or check.startswith("with: ") else f"check {check}; "
 
 
 def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
     for place in places(plan):
         for result in answers.get(place.name, ())[:1]:
             if result.unknown:
-                text = result.tail() or "no answer"
-                yield check.blocks(place.name, text, _advice(place, text))
+                saw, first = _parted(result.tail() or "no answer")
+                yield check.blocks(place.name, saw, first + _advice(place, saw))
             elif not result.ok:
                 saw = f"commands cannot be run as root: {result.tail() or f'exit code {result.code}'}"
                 yield check.blocks(place.name, saw, _advice(place, f"sudo {result.tail()}"))

@@ -1,0 +1,53 @@
+"""What to do about a host that cannot be reached: the plan's key that is to blame, and the login to try."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runbook.checks import Finding
+from runbook.checks.reach import Reachable
+from runbook.plan import Plan, Ssh
+from runbook.step import Binding, Result
+from tests.fake.sessions import plan
+
+
+def whole(**ssh: object) -> Plan:
+    made = Ssh(identity_file=Path("/keys/my key"), known_hosts_file=Path("/keys/known"))
+    return replace(plan(1), nodes=(replace(plan(1).nodes[0], ssh=replace(made, **ssh)),))  # type: ignore[arg-type]
+
+
+def found(text: str, plan_: Plan | None = None) -> Finding:
+    plan_ = plan_ or whole()
+    return next(iter(Reachable().judge(plan_, Binding(), {"m1": (Result(None, err=text),)})))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "m1 (10.0.1.10:22): the login as root was refused with the key /keys/my key: Authentication failed; "
+            "check with: ssh -p 22 root@10.0.1.10 true",
+            ("spec.ssh.identityFile", "spec.ssh.user", "ssh -i '/keys/my key' root@10.0.1.10 true"),
+        ),
+        (
+            "m1: the host key is not known: /keys/known has no entry",
+            ("spec.ssh.knownHostsFile", "ssh-keyscan 10.0.1.10 >> /keys/known"),
+        ),
+        (
+            "m1: no answer within 10s; check that the host is up and that port 22 is reachable from here",
+            ("check that the host is up and that port 22 is reachable from here", "ssh -i '/keys/my key'"),
+        ),
+    ],
+)
+def test_the_plans_key_and_what_to_type(text: str, words: tuple[str, ...]) -> None:
+    finding = found(text)
+    assert all(word in finding.do for word in words), finding.do
+    assert "check" not in finding.saw, "that is what to do, and stands there alone"
+
+
+def test_the_login_is_the_plans_own() -> None:
+    finding = found("no answer", whole(user="ops", port=2222, identity_file=None))
+    assert finding.do == "try: ssh -p 2222 ops@10.0.1.10 sudo true"
