@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from runbook import runs
-from runbook.errors import Refused, UsageError
+from runbook import runs, situation
+from runbook.errors import NOTE, Refused, UsageError
 from runbook.journal import Journal
 from runbook.plan import Plan
 from runbook.replay import Replay
@@ -31,9 +32,11 @@ def _tool_sums(plan: Plan) -> dict[str, str]:
                 sums[f"{tool}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise Refused(
-                f"spec.tools.upload: {path}: {error.strerror}",
+                f"spec.tools.upload: {path}: {error.strerror}; "
+                f"put etcdctl and etcdutl into {plan.tools.upload}, or leave spec.tools.upload empty",
                 true="no host is changed",
-                next=(f"put etcdctl and etcdutl into {plan.tools.upload}, or leave spec.tools.upload empty",),
+                means="nothing was begun",
+                next=(_again(plan),),
             ) from error
     return sums
 
@@ -58,7 +61,10 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
         return bound
     if plan.snapshot.node is None:
         raise Refused(
-            f"{plan.snapshot.path} is not there", true="no host is changed", next=("correct spec.snapshot.from",)
+            f"spec.snapshot.from: {plan.snapshot.path} is not there",
+            true="no host is changed",
+            means="nothing was begun",
+            next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", _again(plan)),
         )
     from runbook.procedures import scripts
 
@@ -75,9 +81,14 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
         raise Refused(
             f"spec.snapshot.from: {plan.snapshot.path} on {node} cannot be read: {result.tail()}",
             true="no host is changed",
-            next=("correct spec.snapshot.from, or reach that host", "runbook preview --check PLAN"),
+            means="nothing was begun",
+            next=(f"{_again(plan)}{NOTE}after correcting spec.snapshot.from, or once that host answers",),
         )
     return replace(bound, sha256=result.out.split()[0])
+
+
+def _again(plan: Plan) -> str:
+    return f"runbook preview --check {shlex.quote(str(plan.file))}"
 
 
 def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
@@ -103,7 +114,10 @@ def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[P
             f"{run.plan_path} is not the plan that was approved: it was edited",
             true="nothing was changed just now",
             means="a run goes on with the plan that it began with, or not at all",
-            next=(f"put {header['plan_file']} as it was back there", f"runbook resume {run.id} --plan FILE"),
+            next=(
+                f"cp {situation.plan_file(past)} {shlex.quote(str(run.plan_path))}{NOTE}the plan as it was approved",
+                f"runbook resume {run.id}",
+            ),
         )
     plan = planfile.load(run.plan_path, base=base)
     if settings and past.settings_base:
@@ -123,7 +137,9 @@ def _with_settings(plan: Plan, newer: Plan) -> Plan:
             f"{newer.file}: this may not change during a run: {', '.join(changed)}",
             true="nothing was changed just now",
             means="only connection, timeout and verify settings may be brought by --plan",
-            next=(f"set these as they are in {plan.file}",),
+            next=(
+                f"diff {shlex.quote(str(newer.file))} {shlex.quote(str(plan.file))}{NOTE}set these as they are there",
+            ),
         )
     return replace(newer, text=plan.text)
 

@@ -8,9 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from runbook.checks import Finding, Severity
+from runbook.facts import once, together
+from runbook.findings import grouped
+from runbook.held import in_words
 from runbook.plan import Plan
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
-from runbook.step import Binding, Scope, Step, Target
+from runbook.step import Binding, Command, Probe, Result, Scope, Step, Target
 from runbook.tables import duration, printable
 
 if TYPE_CHECKING:
@@ -48,10 +52,20 @@ class Row:
     marks: dict[str, Mark] = field(default_factory=dict)
     finished: dict[str, datetime] = field(default_factory=dict)
     """When the last command of this attempt ended, by host."""
+    said: dict[str, str] = field(default_factory=dict)
+    """What the commands of this attempt said that failed, by host; it was told when they ended."""
 
     def changes(self) -> bool:
         """Whether there is anything to take back; without a plan nobody can say, so it counts as yes."""
-        return not self.targets or any(self.step.undo(n) for n in self.targets)
+        if not self.targets:
+            return self.step.on is not Scope.WORKERS
+        return any(self.step.undo(n) for n in self.targets)
+
+    def asks(self, n: Target) -> Probe:
+        """What is asked of the host where the step stands now."""
+        if self.state == "UNDOING":
+            return self.step.undone(n)
+        return self.step.done(n) if self.state == "ACTING" else self.step.ready(n)
 
     def late(self) -> str:
         """Which host was last, where that made a difference."""
@@ -65,9 +79,12 @@ class Row:
 class Board:
     """All steps, fed with the journal's lines in their order; without a plan it has no marks, but all sentences."""
 
-    def __init__(self, plan: Plan | None, steps: Sequence[Step], past: Iterable[Line] = ()) -> None:
-        nodes = tuple(Target(plan, Binding(), n) for n in plan.nodes) if plan else ()
-        workers = tuple(Target(plan, Binding(), w) for w in plan.workers) if plan else ()
+    def __init__(
+        self, plan: Plan | None, steps: Sequence[Step], past: Iterable[Line] = (), bound: Binding | None = None
+    ) -> None:
+        bound = bound or Binding()
+        nodes = tuple(Target(plan, bound, n) for n in plan.nodes) if plan else ()
+        workers = tuple(Target(plan, bound, w) for w in plan.workers) if plan else ()
         by_scope = {Scope.ALL: nodes, Scope.FIRST: nodes[:1], Scope.WORKERS: workers}
         self.hosts = [n.name for n in (*nodes, *workers)]
         self.rows: dict[str, Row] = {}
@@ -77,6 +94,10 @@ class Board:
         self.lines: list[Line] = []
         self.open: dict[str, Line] = {}
         """The ``begin`` lines of commands that have not ended, by host."""
+        self.lacking: dict[str, str] = {}
+        """What a host was last seen to lack, by host: what is being waited for."""
+        self.found: list[Finding] = []
+        """The findings that came together; they are told with the next line, equal ones as one."""
         self.past = Replay()
         for line in past:
             self.take(line)
@@ -88,21 +109,49 @@ class Board:
         stops = line["event"] == "begin" and line.get("step") in (STOPS_FIRST, SERVES_AGAIN) and not before.in_outage
         if stops or line["event"] in ("run", "step", "state", "closed", "accepted"):
             self.past = replay(self.lines)
+        findings = [] if line["event"] == "finding" else self._findings()
         words = getattr(self, f"_{line['event']}", self._other)(line)
-        return [_indented(w) for w in [*words, *self._outage(before)]]
+        return [_indented(w) for w in [*findings, *words, *self._outage(before)]]
 
     def current(self) -> Row | None:
         """The step that is being done or undone."""
         return next((row for row in self.rows.values() if row.state in ("ACTING", "UNDOING")), None)
 
+    def upcoming(self) -> Row | None:
+        """Between two steps: the one that is to begin as soon as the hosts show that it may."""
+        from runbook.lifecycle import FINISHED
+
+        if self.past.state not in ("preparing", "outage", "verifying"):
+            return None
+        row = next((row for row in self.rows.values() if row.state not in FINISHED), None)
+        return row if row and row.state == "PENDING" and not row.step.checks else None
+
+    def answered(self, host: str, command: Command, result: Result) -> None:
+        """What a host said to a question; where that is not yes, it is what the step at hand waits for."""
+        from runbook.asking import judge
+        from runbook.lifecycle import Verdict
+
+        row = self.current() or self.upcoming()
+        target = next((n for n in row.targets if n.name == host), None) if row else None
+        if row is None or target is None:
+            return
+        for question in row.asks(target).questions:
+            if question.ask == command:
+                view = judge(question, result)
+                self.lacking.pop(host, None)
+                if view.verdict is not Verdict.YES:
+                    self.lacking[host] = once(in_words(view.saw)) or f"not yet: {question.says}"
+
     def waiting_for(self) -> str:
-        """What is being waited for now: a host's command, or what the hosts shall show."""
+        """What is being waited for now: a host's command, what a host still lacks, or what the hosts shall show."""
         row = self.current()
+        running = [f"{host}: {_short(begin.get('action', ''))}" for host, begin in self.open.items()]
+        if row and running:
+            return "; ".join(running)
+        if self.lacking:
+            return "; ".join(together(self.lacking.items()))
         if row is None:
             return ""
-        running = [f"{host}: {_short(begin.get('action', ''))}" for host, begin in self.open.items()]
-        if running:
-            return "; ".join(running)
         open_ = [n for n in row.targets if row.marks.get(n.name) is not Mark.DONE] or list(row.targets)
         probes = dict.fromkeys((row.step.undone(n) if row.state == "UNDOING" else row.step.done(n)).says for n in open_)
         return f"{', '.join(n.name for n in open_)} until: {' / '.join(p for p in probes if p) or 'the checks pass'}"
@@ -122,9 +171,12 @@ class Board:
         return [f"{line.get('command', 'engine')}{who}, epoch {line['epoch']}"]
 
     def _state(self, line: Line) -> list[str]:
-        told = any(str(line.get("why", "")).startswith(row.step.title()) for row in self.rows.values())
-        why = f": {line['why']}" if line.get("why") and not told else ""
-        return [f"── {line['to']}{why} ──"]
+        if self.past.refused:
+            return ["── refused: nothing was changed ──"]
+        why = str(line.get("why", ""))
+        for row in self.rows.values():  # what a step said was told when it said it
+            why = why.partition(row.step.title())[0].rstrip(": ")
+        return [f"── {line['to']}{f': {in_words(why)}' if why else ''} ──"]
 
     def _begin(self, line: Line) -> list[str]:
         self.open[line.get("host", "")] = line
@@ -142,7 +194,9 @@ class Board:
             if code != 0:
                 row.marks[host] = Mark.UNKNOWN if code is None else Mark.NO
         action = _short(begun.get("action", "")) if begun else "its command"
-        said = f": {line['said']}" if line.get("said") else ""
+        said = f": {in_words(once(str(line['said'])))}" if line.get("said") else ""
+        if code != 0 and row:
+            row.said[host] = str(line.get("said", ""))
         if code is None:
             return [f"  ? {host}: nobody knows how it ended, {action}{said}"]
         if code != 0:
@@ -154,24 +208,25 @@ class Board:
         row = self.rows.get(line["step"])
         if row is None:
             return [f"{line['step']}: {line['from']} → {line['to']}"]
-        row.state = line["to"]
+        row.state, self.lacking = line["to"], {}
         saw: Mapping[str, str] = line.get("saw") or {}
         for host in row.marks:
             verdict = str(saw.get(host, "")).partition(":")[0]
             row.marks[host] = _EVERYWHERE.get(row.state, _SAW.get(verdict, row.marks[host]))
         if row.state in ("ACTING", "UNDOING"):
-            row.began, row.ended, row.finished, self.open = at(line), None, {}, {}
+            row.began, row.ended, row.finished, row.said, self.open = at(line), None, {}, {}, {}
         else:
             row.ended = at(line)
         return self._told(row, line, saw)
 
     def _told(self, row: Row, line: Line, saw: Mapping[str, str]) -> list[str]:
         label, title, took = self.label(row), row.step.title(), self._took(row)
-        objections = [f"  {_mark(v)} {h or 'here'}: {v}" for h, v in saw.items() if _mark(v) in "✗?"]
+        objections = [] if row.step.checks else _objections(row, saw)
         done = [host for host, v in saw.items() if v == "yes"]
         already = f" (done already on {', '.join(done)})" if done else ""
         sentences = {
             "ACTING": f"{label} {'again: ' if line['trigger'] == 'resume' else ''}{title}{already}",
+            "PENDING": f"{label} again: may it begin? {title}",
             "DONE": f"{label} done on every host{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
             "SKIPPED": f"{label} done already on every host: {title}" if saw else f"{label} on no host: {title}",
             "BLOCKED": f"{label} may not start: {title}",
@@ -190,11 +245,26 @@ class Board:
         return f" in {duration(seconds)}" if seconds >= 0.05 else ""
 
     def _finding(self, line: Line) -> list[str]:
-        severity, host = str(line.get("severity", "")), line.get("host", "")
-        do = f" → {line['do']}" if line.get("do") else ""
-        where = f"{host}: " if host else ""
-        mark = "!" if severity == "warns" else "✗"
-        return [f"  {mark} {where}{line.get('check', 'check')} {severity}: {line.get('saw', '')}{do}"]
+        severity = Severity.WARNS if line.get("severity") == "warns" else Severity.BLOCKS
+        words = (str(line.get(key, "")) for key in ("saw", "do"))
+        self.found.append(Finding(str(line.get("check", "")), str(line.get("host", "")), severity, *words))
+        return []
+
+    def _findings(self) -> list[str]:
+        """What was found, equal things as one. What is in the way is told in full by the error that it leads to."""
+        groups, self.found = grouped(self.found), []
+        return [
+            f"  ! {g.where}: {g.saw}{f' → {g.do}' if g.do else ''}"
+            if g.severity == "warns"
+            else f"  ✗ {g.where}: {g.saw}"
+            for g in groups
+        ]
+
+    def _finishing(self, _: Line) -> list[str]:
+        return ["removing what this run left on the hosts"] if self.past.begun("LockHosts") else []
+
+    def _settings(self, line: Line) -> list[str]:
+        return [f"from here on with the settings of {line.get('file', 'another file')}"]
 
     def _closed(self, _: Line) -> list[str]:
         return ["closed: nothing of this run is left on the hosts"]
@@ -211,7 +281,8 @@ class Board:
             return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the Kubernetes API goes down"]
         if before.in_outage and past.outage_from and past.outage_to:
             took = (past.outage_to - past.outage_from).total_seconds()
-            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: every API server is ready"]
+            back = "the old API servers have their manifests back" if past.state != "outage" else ""
+            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: {back or 'every API server is ready'}"]
         return []
 
 
@@ -219,8 +290,18 @@ def _indented(sentence: str) -> str:
     return "  " * sentence.startswith("  ") + printable(sentence)
 
 
-def _mark(saw: str) -> str:
-    return str(_SAW.get(saw.partition(":")[0], Mark.NONE))
+def _objections(row: Row, saw: Mapping[str, str]) -> list[str]:
+    """What hosts say no to, equal things as one, without what was told already when their commands ended."""
+    lines = []
+    for mark, verdict in (("✗", "no"), ("?", "unknown")):
+        told = []
+        for host, said in saw.items():
+            kind, _, why = str(said).partition(": ")
+            if kind == verdict:
+                new = once(why).removesuffix(once(row.said.get(host, ""))).rstrip("; ")
+                told += [] if why and not new else [(host, in_words(new) or "not done")]
+        lines += [f"  {mark} {sentence}" for sentence in together(told)]
+    return lines
 
 
 def _short(action: str, limit: int = 90) -> str:

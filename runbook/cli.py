@@ -6,6 +6,7 @@ Standard output carries the result, standard error the progress and the errors.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runbook import __version__
-from runbook.errors import RunbookError, UsageError
+from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
 from runbook.lab.cli import lab
+from runbook.tables import duration
 
 if TYPE_CHECKING:
+    from runbook.plan import Plan
+    from runbook.precheck import Verdict
     from runbook.progress import Progress
     from runbook.replay import Replay
 
@@ -38,8 +42,7 @@ class _Group(click.Group):
         except RunbookError as error:
             _fail(error)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            sys.exit(130)
+            _fail(_interrupted(ctx.invoked_subcommand))
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -48,16 +51,27 @@ class _Group(click.Group):
             _fail(unexpected(error))
 
 
+def _interrupted(command: str | None) -> Interrupted:
+    """Ctrl-C outside a run, which has its own words: nothing had been begun. A lab's hosts are no run's."""
+    if command == "lab":
+        return Interrupted(
+            "interrupted", true="the lab may be half up", next=("runbook lab status", "runbook lab down")
+        )
+    return Interrupted("interrupted", true="nothing was changed", means="no step was begun", next=("runbook runs",))
+
+
 def _fail(error: RunbookError) -> NoReturn:
     """The message, with nothing in it that a terminal would act on: hosts' own words may stand there."""
     from runbook.tables import visible
 
-    text = visible(str(error))
-    click.echo(text if error.code == 2 and "\n" in error.message else f"Error: {text}", err=True)
+    files = dict.fromkeys(problem.file for problem in getattr(error, "problems", ()))
+    if files:  # compilers' lines, for people and programs; they begin with the file's name
+        error.true, error.means = "nothing was changed, and nothing was connected to", "a plan with errors is not used"
+        error.next = tuple(f"runbook validate {shlex.quote(file)}{NOTE}after mending it" for file in files)
+    click.echo(visible(str(error) if files else f"Error: {error}"), err=True)
     arguments = " ".join(sys.argv[1:])
     if not error.told and ("--output json" in arguments or "--output=json" in arguments):
-        told = {"error": error.message, "true": error.true, "means": error.means, "next": list(error.next)}
-        click.echo(json.dumps({"event": "result", "exit_code": error.code, **told}, ensure_ascii=False))
+        click.echo(json.dumps({"event": "result", **error.document()}, ensure_ascii=False))
     sys.exit(error.code)
 
 
@@ -71,38 +85,42 @@ def _progress(output: str) -> Progress:
     return progress.make(output, sys.stderr, sys.stdout)
 
 
-def _confirm(yes: bool) -> Callable[[str], None]:
-    """Asks a person; raises UsageError where there is none, or where the answer is no."""
+def _confirm(yes: bool, again: str) -> Callable[[str], None]:
+    """Asks a person; raises UsageError where there is none, or where the answer is no. ``again`` is the command."""
 
     def ask(question: str) -> None:
         if yes:
             return
+        sentences: dict[str, Any] = {"true": "nothing was changed", "means": "nothing was begun"}
         if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to confirm on", true="nothing was changed", next=("add --yes",))
+            raise UsageError("there is no terminal to confirm on", **sentences, next=(f"{again} --yes",))
         click.echo(f"{question} Type yes: ", nl=False, err=True)
-        if sys.stdin.readline().strip().lower() != "yes":
-            raise UsageError("not confirmed", true="nothing was changed")
+        try:
+            answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            raise Interrupted("interrupted, not confirmed", **sentences, next=(again,)) from None
+        if answer.strip().lower() != "yes":
+            raise UsageError("not confirmed: the answer was not yes", **sentences, next=(again,))
 
     return ask
 
 
-def _ended(past: Replay, word: str, output: str) -> None:
-    """The result of a command on a run, in words; JSON has its own last line."""
+def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
+    """The result of a command on a run, in words. JSON has its own last line, but where there was nothing to do.
+
+    ``word`` says that there was nothing to do, ``said`` how it ended in other words than the state's.
+    """
     from runbook import situation
 
     if output == "json":
         if word:
-            click.echo(
-                json.dumps({"event": "result", "run": past.run, "state": past.state, "exit_code": 0, "note": word})
-            )
+            result = {"event": "result", "run": past.run, "state": past.state, "exit_code": 0, "note": word}
+            click.echo(json.dumps(result))
         return
-    lines = [f"{past.run}: {word or past.state}"]
-    outage = past.outage_seconds()
-    if outage and not word:
-        lines.append(f"outage: {outage:.1f} s")
-    lines.append(situation.meaning(past))
-    lines += [f"next: {command}" for command in situation.commands(past, past.run)]
-    click.echo("\n".join(lines))
+    down = f"; the API was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
+    sentences = closing("", situation.meaning(past), situation.advice(past, past.run))
+    click.echo("\n".join([f"{past.run}: {word or said or past.state}{down}", *sentences]))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -151,18 +169,21 @@ def preview(plan: Path, check: bool, output: str) -> None:
         click.echo(str(warning), err=True)
     bound, note = commands.binding_for_checks(loaded) if check else commands.preview_binding(loaded)
     procedure = commands.kubeadm()
-    document = preview.document(loaded, bound, procedure) if output == "json" else {}
-    text = "" if output == "json" else preview.render(loaded, bound, procedure, note=note)
-    findings = commands.check(loaded)[0] if check else []
-    if check:
-        from runbook import progress
+    verdict = _checked(loaded) if check else None
+    if output == "json":
+        document = preview.document(loaded, bound, procedure) | (verdict.document() if verdict else {})
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        click.echo(preview.render(loaded, bound, procedure, note=note, verdict=verdict))
+    if verdict and verdict.error:
+        verdict.error.told = output == "json"
+        raise verdict.error
 
-        names = [*(n.name for n in loaded.nodes), *(w.name for w in loaded.workers)]
-        document |= {"findings": progress.findings_document(findings)}
-        text = f"{progress.findings_table(findings, names)}\n\n{text}"
-    _show(document, text, output)
-    if findings:
-        commands.refuse(findings)
+
+def _checked(plan: Plan) -> Verdict:
+    from runbook.precheck import check
+
+    return check(plan)
 
 
 @cli.command()
@@ -184,14 +205,14 @@ def run(plan: Path, yes: bool, approve: str | None, output: str) -> None:
             f"--approve {approve} is not what this would do now: its digest is {digest}",
             true="nothing was changed",
             means="the plan, the snapshot or the program differs from what was previewed",
-            next=(f"runbook preview {plan}",),
+            next=(f"runbook preview {shlex.quote(str(plan))}{NOTE}look at it, then approve its digest",),
         )
     hosts = ", ".join(f"{n.name} ({n.host})" for n in loaded.nodes)
     question = (
         f"Restore etcd of {loaded.name} from {loaded.snapshot.source} ({note}) on {hosts}?\n"
         "The control plane is stopped on all of them; the old data is kept until `runbook finish`."
     )
-    _confirm(yes or approve is not None)(question)
+    _confirm(yes or approve is not None, f"runbook run {shlex.quote(str(plan))}")(question)
     _ended(commands.start(loaded, bound, digest, _progress(output)), "", output)
 
 
@@ -204,9 +225,9 @@ def run(plan: Path, yes: bool, approve: str | None, output: str) -> None:
 @OUTPUT
 def resume(run: str | None, plan_file: Path | None, yes: bool, output: str) -> None:
     """Go on with a run, from what its journal and the hosts say."""
-    from runbook import commands, runs
+    from runbook import choice, commands
 
-    past, word = commands.resume(runs.find(run), plan_file, _progress(output))
+    past, word = commands.resume(choice.find(run, "resume"), plan_file, _progress(output))
     _ended(past, word, output)
 
 
@@ -217,9 +238,9 @@ def resume(run: str | None, plan_file: Path | None, yes: bool, output: str) -> N
 @OUTPUT
 def rollback(run: str | None, discard_writes: bool, yes: bool, output: str) -> None:
     """Put the old data, manifests and services back."""
-    from runbook import commands, runs
+    from runbook import choice, commands
 
-    past, word = commands.rollback(runs.find(run), discard_writes, _progress(output))
+    past, word = commands.rollback(choice.find(run, "rollback"), discard_writes, _progress(output))
     _ended(past, word, output)
 
 
@@ -227,14 +248,16 @@ def rollback(run: str | None, discard_writes: bool, yes: bool, output: str) -> N
 @RUN
 @OUTPUT
 def status(run: str | None, output: str) -> None:
-    """Where a run stands, what is true on each host, and what to type next."""
-    from runbook import runs, status
+    """Where a run stands, what was last seen on each host, and what to type next."""
+    from runbook import choice, status
     from runbook.replay import replay
 
-    found = runs.find(run)
+    found = choice.find(run, "status")
     lines = found.lines()
-    document = status.document(lines, replay(lines), None)
-    _show(document, "" if output == "json" else status.text(document), output)
+    past = replay(lines)
+    others = [] if run else choice.others(found)
+    document = status.document(lines, past, engine=found.engine(), others=others)
+    _show(document, "" if output == "json" else status.text(document, past), output)
 
 
 @cli.command("runs")
@@ -248,9 +271,9 @@ def runs_(output: str) -> None:
     for found in runs.all_runs():
         try:
             lines = found.lines()
-            documents.append(status.document(lines, replay(lines), None))
+            documents.append(status.document(lines, replay(lines), engine=found.engine()))
         except RunbookError as error:
-            documents.append({**status.document([], replay([]), None), "run": found.id, "why": error.message})
+            documents.append({**status.document([], replay([])), "run": found.id, "why": error.message})
     if output == "json":
         click.echo(json.dumps({"runs": documents}, indent=2, ensure_ascii=False))
     else:
@@ -262,10 +285,10 @@ def runs_(output: str) -> None:
 @OUTPUT
 def report(run: str | None, output: str) -> None:
     """The timeline of a run, as Markdown or JSON."""
-    from runbook import bind, report, runs
+    from runbook import bind, choice, report
     from runbook.replay import replay
 
-    found = runs.find(run)
+    found = choice.find(run, "report")
     lines = found.lines()
     past = replay(lines)
     plan = bind.bound_plan(found, past)[0] if past.header else None
@@ -282,10 +305,12 @@ def report(run: str | None, output: str) -> None:
 @OUTPUT
 def finish(run: str | None, accept: bool, yes: bool, output: str) -> None:
     """Remove what a run left on the hosts, the kept old data included; there is no rollback afterwards."""
-    from runbook import commands, runs
+    from runbook import choice, commands
 
-    past, word = commands.finish(runs.find(run), accept, _confirm(yes), _progress(output))
-    _ended(past, word or "closed: nothing of this run is left on the hosts", output)
+    found = choice.find(run, "finish")
+    confirm = _confirm(yes, f"runbook finish {found.id}{' --accept' if accept else ''}")
+    past, word = commands.finish(found, accept, confirm, _progress(output))
+    _ended(past, word, output, "closed: nothing of this run is left on the hosts")
 
 
 cli.add_command(lab)

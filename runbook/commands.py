@@ -12,22 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runbook import __version__, runs
+from runbook import __version__, findings, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
-from runbook.errors import Held, Interrupted, Refused, RunbookError, UsageError
+from runbook.connecting import hosts_of, missing_files
+from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError
 from runbook.plan import Plan
-from runbook.step import Binding, Target
+from runbook.replay import PREPARING_FAILED, Replay, replay
+from runbook.step import Binding
 
 __all__ = ["binding_for_checks", "preview_binding"]
 
 if TYPE_CHECKING:
-    from runbook.checks import Finding
     from runbook.engine import Engine
     from runbook.journal import Journal
     from runbook.procedure import Procedure
     from runbook.progress import Progress
-    from runbook.replay import Replay
-    from runbook.transport import Hosts
 
 
 def kubeadm() -> Procedure:
@@ -38,41 +37,7 @@ def kubeadm() -> Procedure:
     return Procedure(kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep)
 
 
-# Connections.
-
-
-def enter_lab(plan: Plan) -> None:
-    """A plan whose known-hosts file is a lab's goes through that lab's own network.
-
-    Strict host keys make it safe: only that lab's hosts have the keys that the file names.
-    """
-    known = plan.nodes[0].ssh.known_hosts_file
-    if known.name != "known_hosts" or known.parent.parent != Path("/run/runbook-lab"):
-        return
-    from runbook.lab import Lab
-
-    lab = Lab.of_known_hosts(known)
-    if lab is None:
-        raise UsageError(
-            f"the plan's knownHostsFile {known} belongs to a lab that is not up",
-            next=("runbook lab up",),
-        )
-    lab.enter_operator()
-
-
-def targets(plan: Plan, bound: Binding) -> list[Target]:
-    """Every host of the plan, for this run."""
-    return [*(Target(plan, bound, n) for n in plan.nodes), *(Target(plan, bound, w) for w in plan.workers)]
-
-
-def _hosts(plan: Plan, epoch: int) -> Callable[[Binding], Hosts]:
-    from runbook.hosts import connect
-
-    enter_lab(plan)
-    return lambda bound: connect(targets(plan, bound), epoch)
-
-
-# validate, preview.
+# validate.
 
 
 def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
@@ -81,30 +46,6 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 
     problems = [problem for path in paths for problem in planfile.validate(path)]
     return [p for p in problems if not p.warning], [p for p in problems if p.warning]
-
-
-def check(plan: Plan) -> tuple[list[Finding], Binding]:
-    """All read-only checks, on all hosts at once."""
-    from runbook.asking import RealClock
-    from runbook.checks.survey import inspect
-
-    bound, _ = binding_for_checks(plan)
-    hosts = _hosts(plan, 0)(bound)
-    try:
-        return inspect("preflight", plan, bound, hosts, targets(plan, bound), RealClock()), bound
-    finally:
-        hosts.close()
-
-
-def refuse(findings: Sequence[Finding]) -> None:
-    """Raises Held or Refused where a finding blocks: Held first, because a running restore explains the rest."""
-    from runbook.checks import Severity
-
-    for severity, kind in ((Severity.HELD, Held), (Severity.BLOCKS, Refused)):
-        no = [f for f in findings if f.severity is severity]
-        if no:
-            shown = "\n".join(f"  {f.host or 'here'}: {f.saw}" + (f"; {f.do}" if f.do else "") for f in no)
-            raise kind(f"{len(no)} finding{'s' if len(no) > 1 else ''} in the way:\n{shown}", true="no host is changed")
 
 
 # run, resume, rollback, finish.
@@ -134,27 +75,29 @@ def _work(
     from runbook import log
     from runbook.asking import RealClock
     from runbook.engine import Engine
-    from runbook.replay import replay
+    from runbook.progress import Watched
 
     procedure = kubeadm()
     with run.locked() as journal, _polite_end():
         journal.epoch += 1
         journal.listener = progress
-        progress.start(plan, procedure.steps, run.id, journal.lines)
+        progress.start(plan, procedure.steps, run.id, journal.lines, bound)
         with contextlib.suppress(OSError):  # a debug log that cannot be written keeps nobody from restoring
             log.open_log(run.path / "debug.log")
         hosts, failure = None, None
         try:
+            connect = hosts_of(plan, journal.epoch)
+            _may_log_in(plan, run, journal)
             journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__})
-            hosts = _hosts(plan, journal.epoch)(bound)
+            hosts = Watched(connect(bound), progress.answered)
             work(Engine(plan, bound, procedure, hosts, journal, RealClock()), journal)
         except RunbookError as error:
             failure = error
         except KeyboardInterrupt:
             failure = _interrupted(run, journal)
-        except Exception:
+        except Exception as error:
             log.logger().error("a fault of the program's own", exc_info=True)
-            raise
+            failure = _crashed(error, run, journal)
         finally:
             journal.listener = lambda _: None
             if hosts is not None:
@@ -168,10 +111,15 @@ def _work(
     return past
 
 
-def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
-    from runbook import situation
-    from runbook.replay import replay
+def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
+    """Raises Halted, with the run as it was, where this machine lacks what it takes to log in to any host."""
+    lacking = missing_files(plan)
+    if lacking:
+        message = findings.reason("this machine cannot log in to the hosts", findings.grouped(lacking))
+        raise Halted(message, **situation.describe(replay(journal.lines), run.id))
 
+
+def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
     past = replay(journal.lines)
     if past.state in ("planned", "preparing", "outage", "verifying"):
         journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
@@ -181,9 +129,21 @@ def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
     )
 
 
+def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
+    """A fault of the program's own, in the middle of a run: the journal knows where it stands."""
+    return RunbookError(
+        f"a fault of the program's own: {type(error).__name__}: {error}; all of it is in {run.path / 'debug.log'}",
+        **situation.describe(replay(journal.lines), run.id),
+    )
+
+
 def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
     """``run``: a new run, from its directory to its end."""
-    bound = full_binding(plan, bound, _hosts(plan, 0))
+    from runbook.precheck import require_files
+
+    connect = hosts_of(plan, 0)
+    require_files(plan)
+    bound = full_binding(plan, bound, connect)
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {
         "plan": plan.name,
@@ -212,14 +172,9 @@ def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[R
     if past.state == "complete" or (past.closed and past.accepted):
         return past, "this run is complete and owes nothing"
     if past.state == "rolled-back":
-        raise UsageError(
-            f"{run.id} was rolled back: there is nothing to resume",
-            true="the old data, manifests and services are in place"
-            if not past.closed
-            else "no host holds anything of it",
-            next=(f"runbook finish {run.id}",) if not past.closed else ("runbook run PLAN",),
-        )
-    same_version(past)
+        was = "was refused" if past.refused else "was rolled back"
+        raise UsageError(f"{run.id} {was}: there is nothing to resume", **situation.describe(past, run.id))
+    same_version(past, run)
     plan, bound = bound_plan(run, past, settings=plan_file is None)
     if plan_file:
         plan = newer_settings(plan, plan_file)
@@ -234,22 +189,23 @@ def resume(run: runs.Run, plan_file: Path | None, progress: Progress) -> tuple[R
 
 def _go_on(engine: Engine, journal: Journal) -> None:
     if engine.run.state in ("rolling-back", "stuck"):
-        from runbook.replay import replay
-
         why = replay(journal.lines).rollback_why
         engine.backward(why or "resumed")
-        if why.startswith("preparing failed"):
-            raise Refused(
-                why, true="no host is changed; what had been prepared was removed again", next=("runbook run PLAN",)
-            )
+        if why.startswith(PREPARING_FAILED):
+            raise Refused(why, **situation.describe(replay(journal.lines), engine.bound.run))
         return
     engine.forward()
 
 
-def same_version(past: Replay) -> None:
+def same_version(past: Replay, run: runs.Run) -> None:
     """A run is finished by the program that began it. Raises UsageError."""
     if not past.header:
-        raise UsageError("this run's journal has no first line: nothing was ever begun", next=("runbook run PLAN",))
+        raise UsageError(
+            f"the journal of {run.id} has no first line: nothing was ever begun",
+            true="nothing was changed on any host by it",
+            means="there is nothing to go on with, nor to take back",
+            next=("runbook runs",),
+        )
     begun = past.header.get("version")
     if begun != __version__:
         raise UsageError(
@@ -262,24 +218,24 @@ def same_version(past: Replay) -> None:
 
 def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, str]:
     """Put the old data, manifests and services back."""
-    from runbook import situation
-
     past = run.replay()
     if past.state == "rolled-back":
-        return past, "this run has already been rolled back"
+        was = "was refused, with nothing changed" if past.refused else "has already been rolled back"
+        return past, f"this run {was}"
     if past.finishing:
         raise UsageError(
             f"`runbook finish` has begun to remove what {run.id} left: nothing can be rolled back any more",
-            true="the restored cluster serves on",
-            next=situation.commands(past, run.id),
+            **situation.describe(past, run.id),
         )
-    same_version(past)
+    same_version(past, run)
     if past.begun("StartApiServers") and not discard:
         sentences = situation.describe(past, run.id)
-        sentences["next"] = (f"runbook rollback {run.id} --discard-writes", f"runbook resume {run.id}")
+        back = [command for command in sentences["next"] if " rollback " in command]
+        other = [command for command in sentences["next"] if command not in back and " report " not in command]
+        sentences["next"] = (*back, *other)
         raise UsageError(
             "the restored API servers were started: what was written since is thrown away by a rollback, "
-            "so it needs --discard-writes",
+            "so it needs --discard-writes; nothing was changed just now",
             **sentences,
         )
     plan, bound = bound_plan(run, past)
@@ -294,20 +250,18 @@ def rollback(run: runs.Run, discard: bool, progress: Progress) -> tuple[Replay, 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
     """Remove what the run left on the hosts."""
-    from runbook import situation
-
     past = run.replay()
     if past.closed:
         return past, "this run has already been closed"
     served = past.state == "halted" and past.halted_from == "verifying"
     allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
     if past.state not in allowed and not past.finishing and not (accept and served):
-        hint = "; accept it as it is with --accept" if past.state == "unverified" else ""
+        hint = "; accept it as it is with --accept" if past.state == "unverified" or served else ""
         raise UsageError(
-            f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}",
+            f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}; nothing was removed",
             **situation.describe(past, run.id),
         )
-    same_version(past)
+    same_version(past, run)
     plan, bound = bound_plan(run, past)
     names = ", ".join(n.name for n in plan.nodes)
     kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
@@ -325,10 +279,10 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
 
 
 def unexpected(error: BaseException) -> RunbookError:
-    """A fault of the program's own, in the words of all other errors."""
+    """A fault of the program's own outside a run, in the words of all other errors."""
     return RunbookError(
         f"a fault of the program's own: {type(error).__name__}: {error}",
-        true="what had been begun is in the journal",
-        means="a run can be resumed or rolled back",
-        next=("runbook status", "runbook resume"),
+        true="this command changed nothing on any host",
+        means="what earlier commands did stands in the journals of their runs",
+        next=(f"runbook runs{NOTE}every run, and where it stands", "runbook status"),
     )

@@ -12,16 +12,18 @@ from runbook import situation
 from runbook.asking import Clock, ask_once, ask_until
 from runbook.checks import Finding, Severity
 from runbook.checks.survey import inspect
-from runbook.errors import Halted, Held, Refused, Unverified
+from runbook.errors import NOTE, Halted, Held, Refused, Unverified
+from runbook.facts import once, together
+from runbook.findings import decisive, in_the_way, reason
+from runbook.held import by_another
 from runbook.journal import Journal
-from runbook.lifecycle import READY, RunState, StepRun, Verdict, View, Views
+from runbook.lifecycle import FINISHED, READY, RunState, StepRun, Verdict, View, Views
 from runbook.plan import Plan
 from runbook.procedure import Procedure, words
-from runbook.replay import replay
+from runbook.replay import PREPARING_FAILED, replay
 from runbook.step import Action, Binding, Irreversible, Phase, Result, Scope, Step, Target
 from runbook.transport import Hosts
 
-FINISHED = ("DONE", "SKIPPED")
 SUPERSEDED = 97
 """What a host answers to an engine whose epoch is not the newest (``transport.Hosts``)."""
 
@@ -66,12 +68,12 @@ class Engine:
             while current.state in ("PENDING", "ACTING"):
                 current.proceed()
             if current.state not in FINISHED and current.step.on is Scope.WORKERS:
-                doubts.append(f"{current.step.title()}: {_objections(current.views)}")
+                doubts.append(f"{current.step.title()}: {situation.objections(current.views)}")
             elif current.state not in FINISHED:
                 self._stopped_at(current)
         kept = self.release()
         if doubts:
-            self._doubt("; ".join(doubts), kept)
+            self._doubt("; ".join(doubts), "; ".join(doubts), kept)
         if kept:
             self.run.go("halt", kept)
             raise Halted(f"restored and verified, but {kept}", **self._situation())
@@ -88,31 +90,34 @@ class Engine:
             self.run.go("verify")
 
     def _stopped_at(self, current: StepRun) -> None:
-        why = f"{current.step.title()}: {_objections(current.views)}"
+        why = f"{current.step.title()}: {situation.objections(current.views)}"
         says_no = any(view.verdict is Verdict.NO for view in current.views.values())
         if current.step.phase is Phase.PREPARE and says_no:
-            self._undo_preparing(why)
+            self._undo_preparing(why, self._told(current, why))
         if current.step.phase is Phase.VERIFY and current.state == "FAILED":
-            self._doubt(why, self.release())
+            self._doubt(why, self._told(current, why), self.release())
         self.run.go("halt", why)
         raise Halted(f"halted: {why}", **self._situation(current.views))
 
-    def _doubt(self, why: str, kept: str) -> None:
-        why = f"{why}; {kept}" if kept else why
-        self.run.go("doubt", why)
-        raise Unverified(f"restored and serving, but not verified: {why}", **self._situation())
+    def _told(self, current: StepRun, why: str) -> str:
+        """Why a step ended as it did, for people: of checks what they found, and what to do about it."""
+        return reason("the checks say no", in_the_way(self.findings)) if current.step.checks else why
 
-    def _undo_preparing(self, why: str) -> None:
-        held = [f for f in self.findings if f.severity is Severity.HELD]
-        held_now = any("names another run" in view.saw for step in self.steps for view in step.views.values())
-        self.backward(f"preparing failed: {why}")
-        kind = Held if held or held_now else Refused
-        raise kind(
-            why,
-            true="no host is changed; what had been prepared was removed again",
-            means="the old cluster is as it was",
-            next=("runbook preview --check PLAN", "runbook run PLAN"),
-        )
+    def _doubt(self, why: str, told: str, kept: str) -> None:
+        self.run.go("doubt", f"{why}; {kept}" if kept else why)
+        kept = f"\n{kept}" if kept else ""
+        raise Unverified(f"restored and serving, but not verified: {told}{kept}", **self._situation())
+
+    def _undo_preparing(self, why: str, told: str) -> None:
+        held = {f.host: f.saw for f in self.findings if f.severity is Severity.HELD}
+        held |= {h: v.saw for s in self.steps for h, v in s.views.items() if "names another run" in v.saw}
+        self.backward(f"{PREPARING_FAILED}: {why}")
+        after = self._situation()
+        begun = next(s for s in self.steps if s.step is self.procedure.lock).state != "PENDING"
+        after["true"] = f"no host is changed{'; what had been prepared was removed again' if begun else ''}"
+        if held:  # another run's outage explains all else that was found
+            raise by_another(self.hosts, self.nodes, held, true=after["true"], again=after["next"][0])
+        raise Refused(told, **after)
 
     # Backward.
 
@@ -123,21 +128,18 @@ class Engine:
         """
         views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in self.nodes})
         for verdict, kind in ((Verdict.NO, Refused), (Verdict.UNKNOWN, Halted)):
-            seen = {host: view.saw for host, view in views.items() if view.verdict is verdict}
+            seen = {host: view for host, view in views.items() if view.verdict is verdict}
             if seen:
-                shown = "; ".join(f"{host}: {saw}" for host, saw in seen.items())
                 raise kind(
-                    f"this run cannot be rolled back now: {shown}",
-                    true="nothing was changed just now",
-                    means="going back from here could throw away what somebody else put there, or get stuck half-way",
-                    next=("runbook runs", f"runbook status {self.bound.run}", f"runbook rollback {self.bound.run}"),
+                    f"{self.bound.run} cannot be rolled back now: {situation.objections(seen)}",
+                    **situation.not_back(replay(self.journal.lines), self.bound.run, seen),
                 )
 
     def backward(self, why: str) -> None:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
+        self.not_anothers()
         if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
             self.may_roll_back()
-        self.not_anothers()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self._hold()
         begun = [s for s in self.steps if s.state != "PENDING"]
@@ -150,9 +152,9 @@ class Engine:
                 current.rollback()
             current.proceed()
             if current.state != "UNDONE":
-                reason = f"{current.step.title()}, undone: {_objections(current.views)}"
-                self.run.go("stick", reason)
-                raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views))
+                why = f"{current.step.title()}, undone: {situation.objections(current.views)}"
+                self.run.go("stick", why)
+                raise Halted(f"stuck while rolling back: {why}", **self._situation(current.views))
         if not any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps):
             self.sweep()
         self.run.go("undone")
@@ -193,12 +195,8 @@ class Engine:
             raise self._anothers(foreign)
 
     def _anothers(self, foreign: Mapping[str, str]) -> Held:
-        return Held(
-            "another run holds " + "; ".join(f"{host}: {saw}" for host, saw in foreign.items()),
-            true="nothing was changed just now",
-            means="two runs at once would destroy each other's work",
-            next=("runbook runs", f"runbook status {self.bound.run}"),
-        )
+        again = f"runbook status {self.bound.run}{NOTE}this run, which waits until then"
+        return by_another(self.hosts, self.nodes, foreign, true="nothing was changed just now", again=again)
 
     def release(self) -> str:
         """Release the locks; says where that was not possible, "" where all are free."""
@@ -223,7 +221,7 @@ class Engine:
                 host: result.tail() or f"exit code {result.code}" for host, result in results.items() if not result.ok
             }
             if left:
-                shown = "; ".join(f"{host}: {text}" for host, text in left.items())
+                shown = "; ".join(together(left.items()))
                 raise Halted(f"not everything could be removed: {shown}", **self._situation())
         self.journal.append("closed")
 
@@ -263,11 +261,11 @@ class Engine:
             return view
         trouble = self.trouble[host]
         verdict = Verdict.UNKNOWN if Verdict.UNKNOWN in (view.verdict, trouble.verdict) else Verdict.NO
-        return View(verdict, f"{view.saw}; {trouble.saw}" if view.saw else trouble.saw)
+        return View(verdict, once(view.saw, trouble.saw))
 
     def _inspect(self, step: Step) -> Views:
         targets = (*self.nodes, *self.workers)
-        self.findings = inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock)
+        self.findings = decisive(inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock))
         for f in self.findings:
             if f.severity is not Severity.OK:
                 found = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
@@ -275,10 +273,8 @@ class Engine:
         views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}
         for f in self.findings:
             if f.severity in (Severity.BLOCKS, Severity.HELD):
-                saw = f"{f.saw} ({f.do})" if f.do else f.saw
                 before = views.get(f.host)
-                joined = f"{before.saw}; {saw}" if before and before.saw else saw
-                views[f.host] = View(Verdict.NO, joined)
+                views[f.host] = View(Verdict.NO, once(before.saw if before else "", f.saw))
         return views
 
     def act(self, step: Step) -> None:
@@ -390,12 +386,3 @@ class _Witness:
 def _undo(step: Step, n: Target) -> Sequence[Action]:
     undo = step.undo(n)
     return () if isinstance(undo, Irreversible) else undo
-
-
-def _objections(views: Views) -> str:
-    shown = [
-        f"{host}: {view.saw or view.verdict}" if host else view.saw
-        for host, view in views.items()
-        if view.verdict in (Verdict.NO, Verdict.UNKNOWN)
-    ]
-    return "; ".join(shown) or "not done"

@@ -8,6 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NOTE = "   # "
+"""Between a command to type and a word on it; a shell takes the word for a comment."""
+
+
+def bare(command: str) -> str:
+    """The command without its note, for programs."""
+    return command.partition(NOTE)[0]
+
+
+def lined(commands: Sequence[str]) -> list[str]:
+    """Commands with their notes below each other."""
+    width = min(80, max((len(bare(c)) for c in commands if NOTE in c), default=0))
+    return [f"{bare(c):{width}}{c[len(bare(c)) :]}" if NOTE in c else c for c in commands]
+
+
+def closing(true: str, means: str, next: Sequence[str]) -> list[str]:
+    """The three closing sentences, a line or more each; an empty one is left out."""
+    told = (("What is true:", true), ("What it means:", means), ("Type next:", "\n".join(lined(next))))
+    return [f"{label:15}" + text.replace("\n", "\n" + " " * 15) for label, text in told if text]
+
 
 class RunbookError(Exception):
     """The base: ``code`` is the exit code, ``true``, ``means`` and ``next`` are the three closing sentences."""
@@ -24,14 +44,12 @@ class RunbookError(Exception):
         """Whether the result, with this error, has already been written to standard output."""
 
     def __str__(self) -> str:
-        lines = [self.message]
-        if self.true:
-            lines.append(f"What is true:  {self.true}")
-        if self.means:
-            lines.append(f"What it means: {self.means}")
-        if self.next:
-            lines.append("Type next:     " + "\n               ".join(self.next))
-        return "\n".join(lines)
+        return "\n".join([self.message, *closing(self.true, self.means, self.next)])
+
+    def document(self) -> dict[str, object]:
+        """The error for programs: the commands without their notes."""
+        next_ = [bare(command) for command in self.next]
+        return {"exit_code": self.code, "error": self.message, "true": self.true, "means": self.means, "next": next_}
 
 
 class UsageError(RunbookError):

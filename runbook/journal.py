@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbook.errors import Halted
+from runbook.errors import NOTE, Halted
 
 ZEROS = "0" * 64
 Line = dict[str, Any]
@@ -45,7 +46,12 @@ def read(path: Path) -> tuple[list[Line], int]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise JournalDamaged(f"{path}: {error.strerror}") from error
+        raise JournalDamaged(
+            f"{path}: {error.strerror}",
+            true="nothing was changed just now; the hosts are as the last engine left them",
+            means="without its journal nobody can say where this run stands",
+            next=(f"ls -l {shlex.quote(str(path))}{NOTE}is it there, and may you read it?", "runbook runs"),
+        ) from error
     lines: list[Line] = []
     prev, good = ZEROS, 0
     pieces = raw.split(b"\n")
@@ -83,10 +89,10 @@ def _fault(line: Line | None, prev: str, number: int) -> str:
 
 def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
     return JournalDamaged(
-        f"{path}:{number}: the journal is damaged: {what}",
+        f"{path}:{number}: the journal is damaged: {what}; put it back from a backup of this machine",
         true="nothing was changed just now; the hosts are as the last engine left them",
         means="nobody can say from this file what was done after the line before",
-        next=("put the journal back from a backup of this machine, then: runbook status",),
+        next=(f"runbook status {path.parent.name}{NOTE}once the journal is back from a backup",),
     )
 
 
@@ -136,10 +142,13 @@ class Journal:
                 os.ftruncate(self._fd, self._size)
                 os.lseek(self._fd, self._size, os.SEEK_SET)
             raise Halted(
-                f"{self.path}: the journal cannot be written: {error.strerror}",
+                f"{self.path}: the journal cannot be written: {error.strerror}; make room, or mend the disk",
                 true="the change that this line announces was not begun",
                 means="without a journal nothing can be resumed, so nothing more is done",
-                next=("make room or mend the disk, then: runbook resume",),
+                next=(
+                    f"df -h {shlex.quote(str(self.path.parent))}",
+                    f"runbook resume {self.path.parent.name}{NOTE}once there is room",
+                ),
             ) from error
 
     def close(self) -> None:

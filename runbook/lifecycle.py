@@ -45,6 +45,8 @@ YES, READY = View(Verdict.YES), View(Verdict.READY)
 Views = Mapping[str, View]
 
 STEP_STATES = ("PENDING", "SKIPPED", "ACTING", "DONE", "BLOCKED", "FAILED", "UNKNOWN", "UNDOING", "UNDONE", "STUCK")
+FINISHED = ("DONE", "SKIPPED")
+"""Where a step has nothing left to do."""
 
 Row = dict[str, Any]
 

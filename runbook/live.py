@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runbook.journal import Line
     from runbook.plan import Plan
     from runbook.replay import Replay
-    from runbook.step import Step
+    from runbook.step import Binding, Command, Result, Step
 
 STYLES = {
     Mark.NONE: "",
@@ -53,9 +53,11 @@ class Live:
         self._mutex = threading.RLock()
         self._live: RichLive | None = None
 
-    def start(self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = ()) -> None:
+    def start(
+        self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = (), bound: Binding | None = None
+    ) -> None:
         """Begin to draw, at most eight times a second."""
-        self.board, self.run, self.began = Board(plan, steps, past), run, datetime.now(UTC)
+        self.board, self.run, self.began = Board(plan, steps, past, bound), run, datetime.now(UTC)
         with contextlib.suppress(Exception):
             self._live = RichLive(
                 console=self.console,
@@ -70,6 +72,12 @@ class Live:
         """The board takes it; the next drawing shows it."""
         with self._mutex, contextlib.suppress(Exception):
             self.last.extend(self.board.take(line) if self.board else ())
+
+    def answered(self, host: str, command: Command, result: Result) -> None:
+        """The board takes it: it is what a wait waits for."""
+        with self._mutex, contextlib.suppress(Exception):
+            if self.board:
+                self.board.answered(host, command, result)
 
     def stop(self, error: RunbookError | None, past: Replay) -> None:
         """The last drawing stays."""

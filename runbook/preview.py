@@ -16,6 +16,7 @@ from runbook.step import Action, Binding, Command, Irreversible, Probe, Target, 
 if TYPE_CHECKING:
     from runbook.outlook import Outlook, Part, StepPart
     from runbook.plan import Plan
+    from runbook.precheck import Verdict
     from runbook.procedure import Procedure
 
 NEVER_RESTORED = (
@@ -65,11 +66,14 @@ def document(plan: Plan, bound: Binding, procedure: Procedure) -> dict[str, Any]
     }
 
 
-def render(plan: Plan, bound: Binding, procedure: Procedure, *, note: str = "") -> str:
-    """The preview for people; its last line is ``digest: <64 hex>``. ``note`` is shown beside the snapshot."""
+def render(plan: Plan, bound: Binding, procedure: Procedure, *, note: str = "", verdict: Verdict | None = None) -> str:
+    """The preview for people; its last line is ``digest: <64 hex>``.
+
+    ``note`` is shown beside the snapshot; ``verdict`` is what the hosts were found to be like, where they were asked.
+    """
     from runbook.previewtext import text
 
-    return text(outlook.gather(plan, bound, procedure), note)
+    return text(outlook.gather(plan, bound, procedure), note, verdict)
 
 
 def follow_up(plan: Plan, bound: Binding) -> list[dict[str, str]]:

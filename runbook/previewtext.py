@@ -9,11 +9,12 @@ from runbook import __version__, outlook, preview
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST
 from runbook.shown import Scripts, action_line, grouped, in_order
 from runbook.step import Action, Command, Irreversible, Phase, Probe
-from runbook.tables import columns, printable, visible
+from runbook.tables import columns, duration, printable, visible
 
 if TYPE_CHECKING:
     from runbook.outlook import CheckPart, Outlook, StepPart
     from runbook.plan import Plan
+    from runbook.precheck import Verdict
 
 PHASES = {
     Phase.PREPARE: "PREPARE: the old cluster goes on serving, and nothing of it is touched",
@@ -29,15 +30,23 @@ OWN_TEXT = "the plan's own shell text, run as it stands in spec.verify.checks (t
 PAD = "    "
 
 
-def text(whole: Outlook, note: str) -> str:
+def text(whole: Outlook, note: str, verdict: Verdict | None = None) -> str:
     """All of it; the last line is the digest."""
     scripts = preview.named_scripts(whole)
-    lines = [*_head(whole, note), *_hosts(whole.plan), *_covers(), *_steps(whole, scripts), *_ends(whole, scripts)]
-    lines += [*_questions(whole, scripts), *_scripts(scripts), "", f"digest: {outlook.digest(whole)}"]
+    lines = [
+        *_head(whole, note, verdict),
+        *_hosts(whole.plan),
+        *_covers(),
+        *_steps(whole, scripts),
+        *_ends(whole, scripts),
+    ]
+    lines += [*_questions(whole, scripts), *_scripts(scripts), ""]
+    lines += [*verdict.lines(), ""] if verdict else []
+    lines.append(f"digest: {outlook.digest(whole)}")
     return visible("\n".join(lines))
 
 
-def _head(whole: Outlook, note: str) -> list[str]:
+def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
     plan, cluster = whole.plan, whole.plan.cluster
     known = "not known before the run: this preview's digest does not speak of the snapshot's content"
     bump = f"every revision raised by {cluster.bump_revision}" if cluster.bump_revision else "revisions not raised"
@@ -52,8 +61,13 @@ def _head(whole: Outlook, note: str) -> list[str]:
         ("program", f"runbook {__version__}"),
     ]
     count = f"{len(plan.nodes)} host{'s' if len(plan.nodes) > 1 else ''}"
+    asked = (
+        f"The hosts were asked questions, and nothing was changed: {verdict.counted}; told before the last line."
+        if verdict
+        else "Nothing has been connected to, and nothing was changed."
+    )
     return [
-        f"PREVIEW: restore etcd from a snapshot on {count}. Nothing has been connected to, and nothing was changed.",
+        f"PREVIEW: restore etcd from a snapshot on {count}. {asked}",
         "",
         *columns(rows, "  "),
         "",
@@ -127,7 +141,7 @@ def _says(label: str, probes: Sequence[Probe]) -> list[str]:
     """What a probe claims; the same words on all hosts."""
     found = []
     for p in dict.fromkeys((p.says, p.wait) for p in probes if p.questions):
-        wait = f" (waits for up to {p[1]:g} s)" if p[1] else ""
+        wait = f" (waits for up to {duration(p[1])})" if p[1] else ""
         found.append(f"{PAD}{label}: {p[0]}{wait}")
     return found
 
@@ -200,7 +214,7 @@ def _is_own(command: Command, own: set[str]) -> bool:
 
 
 def _own(plan: Plan) -> list[str]:
-    rows = [(printable(c.name), f"on {c.on}", f"within {c.within:g} s") for c in plan.verify.checks]
+    rows = [(printable(c.name), f"on {c.on}", f"within {duration(c.within)}") for c in plan.verify.checks]
     return columns(rows, "  ")
 
 

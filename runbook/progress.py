@@ -6,20 +6,20 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from runbook.board import Board
 from runbook.replay import Replay
-from runbook.tables import columns, duration, printable, utc
+from runbook.tables import duration, printable, utc
 
 if TYPE_CHECKING:
-    from runbook.checks import Finding
     from runbook.errors import RunbookError
     from runbook.journal import Line
     from runbook.plan import Plan
-    from runbook.step import Step
+    from runbook.step import Action, Binding, Command, Result, Step
+    from runbook.transport import Hosts, Witness
 
 PATIENCE = 15.0
 """Seconds of silence after which ``Plain`` says what is being waited for."""
@@ -28,11 +28,16 @@ PATIENCE = 15.0
 class Progress(Protocol):
     """A listener. It never raises: a view that breaks must not stop a run."""
 
-    def start(self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = ()) -> None:
-        """Before the first line; ``past`` are the lines of the run's earlier engines."""
+    def start(
+        self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = (), bound: Binding | None = None
+    ) -> None:
+        """Before the first line; ``past`` are the lines of the run's earlier engines, ``bound`` as of the run."""
 
     def __call__(self, line: Line) -> None:
         """One line of the journal, safe on the disk; called from several threads, one at a time."""
+
+    def answered(self, host: str, command: Command, result: Result) -> None:
+        """What a host said to a question: it tells what a wait is waiting for."""
 
     def stop(self, error: RunbookError | None, past: Replay) -> None:
         """After the last line. The error's own text is not shown: that is the caller's to print."""
@@ -59,7 +64,35 @@ def ending(error: RunbookError | None, past: Replay, seconds: float) -> str:
     was = "is down, so far" if past.in_outage else "was down"
     down = f"; the API {was} for {duration(past.outage_seconds())}" if past.outages else ""
     failed = f" with exit code {error.code}" if error else ""
-    return f"{past.state}{', closed' if past.closed else ''}{failed} after {duration(seconds)}{down}"
+    state = "refused" if past.refused else f"{past.state}{', closed' if past.closed else ''}"
+    return f"{state}{failed} after {duration(seconds)}{down}"
+
+
+class Watched:
+    """Hosts whose answers a view hears too, so that it can say what a wait is waiting for."""
+
+    def __init__(self, hosts: Hosts, hear: Callable[[str, Command, Result], None]) -> None:
+        self.hosts, self.hear = hosts, hear
+
+    def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
+        """See :meth:`runbook.transport.Hosts.ask`."""
+        answers = self.hosts.ask(asks)
+        for host, results in answers.items():
+            for command, result in zip(asks[host], results, strict=False):
+                self.hear(host, command, result)
+        return answers
+
+    def act(self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.act`."""
+        return self.hosts.act(actions, key, witness)
+
+    def settle(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.settle`."""
+        return self.hosts.settle(hosts, wait)
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self.hosts.close()
 
 
 class Plain:
@@ -73,9 +106,11 @@ class Plain:
         self._mutex = threading.RLock()
         self._over = threading.Event()
 
-    def start(self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = ()) -> None:
+    def start(
+        self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = (), bound: Binding | None = None
+    ) -> None:
         """The head, and from now on a word wherever there is a long silence."""
-        self.board = Board(plan, steps, past)
+        self.board = Board(plan, steps, past, bound)
         self.began = self.spoke = datetime.now(UTC)
         self._say(f"{run}: {len(steps)} steps, hosts {', '.join(self.board.hosts)}; began {utc(self.began)}")
         if self.patience:
@@ -87,6 +122,12 @@ class Plain:
             for sentence in self.board.take(line) if self.board else ():
                 self._say(sentence)
 
+    def answered(self, host: str, command: Command, result: Result) -> None:
+        """Kept for the next word on a long wait."""
+        with self._mutex, contextlib.suppress(Exception):
+            if self.board:
+                self.board.answered(host, command, result)
+
     def stop(self, error: RunbookError | None, past: Replay) -> None:
         """The last line."""
         self._over.set()
@@ -96,12 +137,14 @@ class Plain:
     def tick(self, now: datetime) -> None:
         """Say what is being waited for, where nothing was said for long."""
         with self._mutex, contextlib.suppress(Exception):
-            row = self.board.current() if self.board else None
-            if self.board is None or row is None or (now - self.spoke).total_seconds() < self.patience:
+            if self.board is None or (now - self.spoke).total_seconds() < self.patience:
                 return
-            since = (now - row.began).total_seconds() if row.began else 0.0
+            row = self.board.current() or self.board.upcoming()
             waiting = printable(self.board.waiting_for())
-            self._say(f"{self.board.label(row)} … {duration(since)} so far, waiting for {waiting}")
+            if row is None or not waiting:
+                return
+            since = f"{duration(round((now - row.began).total_seconds()))} so far" if row.began else "to begin"
+            self._say(f"{self.board.label(row)} … {since}, waiting for {waiting}")
 
     def _watch(self) -> None:
         while not self._over.wait(min(self.patience, 1.0)):
@@ -133,7 +176,9 @@ class Json:
         self.run = ""
         self._mutex = threading.Lock()
 
-    def start(self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = ()) -> None:
+    def start(
+        self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = (), bound: Binding | None = None
+    ) -> None:
         """What is about to be done."""
         self.run = run
         listed = [{"id": s.id(), "title": s.title(), "phase": str(s.phase)} for s in steps]
@@ -145,18 +190,18 @@ class Json:
         with contextlib.suppress(Exception):
             self._write({key: value for key, value in line.items() if key != "prev"})
 
+    def answered(self, host: str, command: Command, result: Result) -> None:
+        """A question is no event."""
+
     def stop(self, error: RunbookError | None, past: Replay) -> None:
         """The result: state, exit code, and where it failed what is true, what it means, what to type next."""
-        failure: dict[str, Any] = {"error": None}
-        if error:
-            failure = {"error": error.message, "true": error.true, "means": error.means, "next": list(error.next)}
+        failure: dict[str, Any] = error.document() if error else {"exit_code": 0, "error": None}
         self._write(
             {
                 "at": _now(),
                 "event": "result",
                 "state": past.state,
                 "step": past.current,
-                "exit_code": error.code if error else 0,
                 "outage_seconds": past.outage_seconds(),
                 "closed": past.closed,
                 **failure,
@@ -173,52 +218,3 @@ def _now() -> str:
     from runbook.journal import now
 
     return now()
-
-
-# Findings.
-
-MARKS = {"ok": "✓", "warns": "!", "blocks": "✗", "held": "✗"}
-_WORST = ("held", "blocks", "warns", "ok")
-
-
-def findings_grid(findings: Sequence[Finding], hosts: Sequence[str]) -> list[list[str]]:
-    """A heading, then a row for each check: a mark for each host, and for the plan or this machine."""
-    here = [""] if any(not f.host for f in findings) else []
-    places = [*dict.fromkeys([*hosts, *(f.host for f in findings if f.host)]), *here]
-    cells: dict[str, dict[str, str]] = {}
-    for f in findings:
-        row = cells.setdefault(f.check, {})
-        before = row.get(f.host, "ok")
-        row[f.host] = min(before, str(f.severity), key=_WORST.index)
-    grid = [["check", *(place or "plan" for place in places)]]
-    return grid + [[check, *(MARKS.get(row.get(p, ""), " ") for p in places)] for check, row in cells.items()]
-
-
-def findings_table(findings: Sequence[Finding], hosts: Sequence[str]) -> str:
-    """Checks down, hosts across, a mark per cell, then what is not well and what to do; plain text."""
-    titles = _titles({f.check for f in findings})
-    rows = [[titles.get(row[0], row[0]), *row[1:]] for row in findings_grid(findings, hosts)]
-    lines = columns([[printable(cell) for cell in row] for row in rows])
-    told = [f for f in findings if f.severity != "ok"]
-    for f in sorted(told, key=lambda f: _WORST.index(str(f.severity))):
-        lines += ["", printable(f"{MARKS[f.severity]} {f.severity}: {f.host or 'plan'}: {f.check}: {f.saw}")]
-        lines += [f"  do: {printable(f.do)}"] if f.do else []
-    bad = sum(f.severity in ("blocks", "held") for f in told)
-    verdict = f"{bad} finding{'s' if bad > 1 else ''} in the way of a restore" if bad else "nothing is in the way"
-    warned = len(told) - bad
-    return "\n".join([*lines, "", f"{verdict}{f', {warned} worth knowing' if warned else ''}"])
-
-
-def _titles(ids: set[str]) -> dict[str, str]:
-    """The checks' titles; a check that is not known keeps its id."""
-    from runbook.checks import all_checks
-
-    return {c.id(): c.title() for group in ("preflight", "verify") for c in all_checks(group) if c.id() in ids}
-
-
-def findings_document(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """The findings for programs."""
-    return [
-        {"check": f.check, "host": f.host or None, "severity": str(f.severity), "saw": f.saw, "do": f.do}
-        for f in findings
-    ]

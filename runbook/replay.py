@@ -12,6 +12,9 @@ from runbook.journal import Line
 STOPS_FIRST, SERVES_AGAIN, OLD_SERVES_AGAIN = "StopControllers", "StartApiServers", "StopApiServers"
 """The outage begins with the first manifest parked, and ends when the last API server is ready (new, or old again)."""
 
+PREPARING_FAILED = "preparing failed"
+"""How the reason begins of a rollback that nobody asked for."""
+
 
 @dataclass
 class Replay:
@@ -31,6 +34,8 @@ class Replay:
     settings_base: str = ""
     """Where the relative paths of the settings begin that a ``resume --plan`` brought; "" where none did."""
     outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    lines: Sequence[Line] = field(default=(), repr=False, compare=False)
+    """What was replayed."""
 
     def outage_seconds(self, now: datetime | None = None) -> float:
         """How long the control plane was, or has been, down, all outages of the run together; 0 where it never was."""
@@ -52,6 +57,14 @@ class Replay:
         """Whether the control plane is down now."""
         return bool(self.outages) and self.outages[-1][1] is None
 
+    @property
+    def refused(self) -> bool:
+        """A check said no, or preparing failed, and what had been prepared was removed: the run never began in earnest.
+
+        Its state is ``rolled-back``, for that is what was done; to a person it is a run that was refused.
+        """
+        return self.state == "rolled-back" and self.rollback_why.startswith(PREPARING_FAILED)
+
     def begun(self, step: str) -> bool:
         """Whether the step was ever begun: it acted, or may have."""
         return self.steps.get(step, "PENDING") not in ("PENDING", "BLOCKED")
@@ -69,7 +82,7 @@ def at(line: Line) -> datetime:
 
 def replay(lines: Sequence[Line]) -> Replay:
     """Replay the lines; unknown events are passed over, so that older programs can read newer journals."""
-    past = Replay()
+    past = Replay(lines=lines)
     for line in lines:
         event = line["event"]
         if event == "run":

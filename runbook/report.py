@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from runbook import status
+from runbook import facts
+from runbook.facts import once
+from runbook.held import in_words
 from runbook.replay import at
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
         "header": {k: v for k, v in past.header.items() if k not in ("seq", "epoch", "event", "prev")},
         "outcome": {
             "state": past.state,
-            "why": past.why,
+            "why": in_words(past.why),
+            "refused": past.refused,
             "halted_from": past.halted_from if past.state == "halted" else "",
             "closed": past.closed,
             "accepted": past.accepted,
@@ -143,7 +146,8 @@ def _take(line: Line, found: list[Attempt], open_: dict[str, Attempt]) -> None:
         if attempt is None:
             attempt = Attempt(step, "look", int(line["epoch"]), now)
             found.append(attempt)
-        attempt.ended, attempt.result, attempt.saw = now, to, dict(line.get("saw") or {})
+        saw = {host: in_words(once(str(said))) for host, said in (line.get("saw") or {}).items()}
+        attempt.ended, attempt.result, attempt.saw = now, to, saw
 
 
 def failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -155,7 +159,8 @@ def failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
         if line["event"] == "begin":
             begun[key] = line.get("action", "")
         elif line["event"] == "end" and line.get("code") != 0:
-            found.append({**_pick(line, "at", "step", "host", "code", "said"), "action": begun.get(key, "")})
+            said = {"said": in_words(once(str(line.get("said", ""))))}
+            found.append({**_pick(line, "at", "step", "host", "code"), **said, "action": begun.get(key, "")})
     return found
 
 
@@ -207,10 +212,8 @@ def _follow_up(past: Replay, plan: Plan | None) -> list[dict[str, str]]:
 
 
 def _hosts(lines: Sequence[Line], past: Replay) -> dict[str, dict[str, Any]]:
-    facts = status.told_by(lines, past)
-    found: dict[str, dict[str, Any]] = {
-        host: {"true": fact, "commands": 0, "failed": 0} for host, fact in facts.items()
-    }
+    told = facts.told_by(lines, past)
+    found: dict[str, dict[str, Any]] = {host: {"true": fact, "commands": 0, "failed": 0} for host, fact in told.items()}
     for line in _all(lines, "end"):
         host = found.setdefault(line.get("host", ""), {"true": "", "commands": 0, "failed": 0})
         host["commands"] += 1

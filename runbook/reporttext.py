@@ -14,7 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|&~#$!])")
 def escaped(value: object) -> str:
     """Text in which Markdown sees no markup, no HTML, no link and no cell's end; one line."""
     plain = _SPECIAL.sub(r"\\\1", printable(value))
-    plain = re.sub(r"://", r":\\//", plain)
+    plain = re.sub(r"(?i)\b(https?|ftp)://", r"\1:\\//", plain)  # no other is made a link of
     plain = re.sub(r"(?i)\bwww\.", lambda m: m.group()[:-1] + "\\.", plain)
     plain = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", plain)
     return re.sub(r"^([-+=])", r"\\\1", plain)
@@ -61,7 +61,8 @@ def _outcome(report: Mapping[str, Any]) -> list[str]:
     marks = [w for w, on in (("accepted", outcome["accepted"]), ("closed", outcome["closed"])) if on]
     halted = f" from {escaped(outcome['halted_from'])}" if outcome["halted_from"] else ""
     why = f": {escaped(outcome['why'])}" if outcome["why"] else ""
-    state = f"**{escaped(outcome['state'])}**{halted}{''.join(f', {m}' for m in marks)}{why}"
+    called = "refused" if outcome["refused"] else outcome["state"]
+    state = f"**{escaped(called)}**{halted}{''.join(f', {m}' for m in marks)}{why}"
     down = [] if report["outages"] else ["The Kubernetes API was never stopped."]
     for outage in report["outages"]:
         until = f"until {_time(outage['to'])}" if outage["to"] else "and still is"

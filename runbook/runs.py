@@ -9,16 +9,19 @@ import json
 import os
 import re
 import secrets
+import shlex
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from runbook.errors import Held, RunbookError, UsageError
+from runbook.errors import NOTE, Held, RunbookError
 from runbook.journal import Journal, Line, now, read
 from runbook.replay import Replay, replay
+from runbook.tables import stamp
 
 
 def state_dir() -> Path:
@@ -34,13 +37,20 @@ def state_dir() -> Path:
         (path / "runs").mkdir(mode=0o700, exist_ok=True)
         (path / "runs").chmod(0o700)  # not its parent: that may be a directory of the responder's own
     except OSError as error:
-        raise RunbookError(
-            f"{path}: the journal's directory cannot be made: {error.strerror}",
-            true="nothing was begun",
-            means="without a journal nothing can be resumed, so nothing is done",
-            next=("RUNBOOK_STATE_DIR=/a/directory/with/room runbook …",),
-        ) from error
+        raise _no_room(path, error.strerror) from error
     return path
+
+
+def _no_room(path: Path, why: str | None) -> RunbookError:
+    return RunbookError(
+        f"{path}: the journal's directory cannot be made: {why}",
+        true="nothing was begun, and no host is changed",
+        means="without a journal nothing can be resumed, so nothing is done",
+        next=(
+            f"df -h {shlex.quote(str(path.parent))}",
+            f"export RUNBOOK_STATE_DIR=/a/directory/with/room{NOTE}then the command again",
+        ),
+    )
 
 
 def holder() -> str:
@@ -55,6 +65,23 @@ def holder() -> str:
 def new_id(name: str) -> str:
     """``<plan name>-<UTC yyyymmddthhmmssz>-<4 hex>``."""
     return f"{name}-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """The process of this machine that works on a run now; 0 and "" where it has not yet said so."""
+
+    pid: int = 0
+    holder: str = ""
+    since: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        who = f"process {self.pid} of {self.holder} on this machine" if self.pid else "another process of this machine"
+        return who + (f", since {stamp(self.since)}" if self.since else "")
 
 
 @dataclass(frozen=True)
@@ -91,15 +118,25 @@ class Run:
         """The derived state; raises JournalDamaged."""
         return replay(self.lines())
 
+    def engine(self) -> AtWork | None:
+        """The process that holds this run's directory now; None where none does, so that no engine works on it here."""
+        try:
+            with open(self.path / "lock") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return _at_work(file.read())
+        except OSError:  # no engine was ever begun
+            return None
+        return None
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[Journal]:
         """The journal, open for this process alone. Raises Held where another process has the run."""
         with open(self.path / "lock", "a+", opener=private) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not _lock(file):
                 file.seek(0)
-                raise _held(self.id, file.read()) from error
+                raise _held(self.id, _at_work(file.read()))
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "holder": holder(), "since": now()}))
             file.flush()
@@ -116,28 +153,46 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _held(run: str, text: str) -> Held:
+def _lock(file: IO[str]) -> bool:
+    """Lock the file; a `status` that looks at the lock in this very moment is waited for."""
+    for wait in (0.05, 0.1, 0.2, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(wait)
+        else:
+            return True
+    return False
+
+
+def _at_work(text: str) -> AtWork:
     try:
         who = json.loads(text)
-        shown = f"process {who['pid']} of {who['holder']}, since {who['since']}"
+        return AtWork(int(who["pid"]), str(who["holder"]), str(who["since"]))
     except (ValueError, KeyError, TypeError):
-        shown = "another process"
+        return AtWork()
+
+
+def _held(run: str, engine: AtWork) -> Held:
     return Held(
-        f"the run {run} is being worked on by {shown}",
+        f"the run {run} is being worked on by {engine}",
         true="nothing was changed just now",
-        means="two engines at once would contradict each other",
+        means="that engine goes on; two at once would contradict each other",
         next=(f"runbook status {run}",),
     )
 
 
 def create(run_id: str, plan_text: bytes, header: Mapping[str, Any]) -> Run:
-    """A new run's directory, with the plan as approved and the journal's first line."""
+    """A new run's directory, with the plan as approved and the journal's first line. Raises RunbookError."""
     run = Run(state_dir() / "runs" / run_id)
-    run.path.mkdir(mode=0o700)
-    with open(run.plan_path, "xb", opener=private) as file:
-        file.write(plan_text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        run.path.mkdir(mode=0o700)
+        with open(run.plan_path, "xb", opener=private) as file:
+            file.write(plan_text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _no_room(run.path, error.strerror) from error
     journal = Journal(run.journal_path)
     try:
         journal.append("run", {"run": run_id, **header})
@@ -150,36 +205,3 @@ def all_runs() -> list[Run]:
     """Every run, the newest first."""
     found = [Run(path) for path in (state_dir() / "runs").iterdir() if (path / "journal.jsonl").exists()]
     return sorted(found, key=lambda r: (r.journal_path.stat().st_mtime, r.id), reverse=True)
-
-
-def find(name: str | None) -> Run:
-    """The run that a responder means: by its id or an unambiguous prefix, or the only one that is not closed.
-
-    Raises UsageError where there is none, or more than one.
-    """
-    known = all_runs()
-    if name:
-        exact = [r for r in known if r.id == name]
-        fits = exact or [r for r in known if r.id.startswith(name)]
-    else:
-        fits = [r for r in known if not _closed(r)]
-    if len(fits) == 1:
-        return fits[0]
-    listed = "\n".join(f"  {r.id}" for r in (fits or known)[:20])
-    if not known:
-        raise UsageError(f"no run is known in {state_dir()}", next=("runbook run PLAN",))
-    if not fits:
-        what = f"no run begins with {name!r}" if name else "every run has been closed: name the one you mean"
-        raise UsageError(f"{what}; known are:\n{listed}", next=("runbook runs",))
-    what = (
-        f"{name!r} fits more than one run" if name else "more than one run has not been closed: name the one you mean"
-    )
-    raise UsageError(f"{what}:\n{listed}", next=("runbook runs",))
-
-
-def _closed(run: Run) -> bool:
-    try:
-        past = run.replay()
-        return past.closed or not past.header  # without a first line, nothing was ever begun
-    except RunbookError:
-        return False  # damaged: not closed, and the responder must hear of it

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TypedDict
 
-from runbook.lifecycle import Verdict, View
+from runbook import facts
+from runbook.errors import NOTE, bare
+from runbook.held import in_words
+from runbook.lifecycle import FINISHED, Verdict, View
 from runbook.replay import Replay
+from runbook.tables import duration
 
 
 class Sentences(TypedDict):
@@ -18,70 +23,204 @@ class Sentences(TypedDict):
 
 
 def describe(past: Replay, run: str, views: Mapping[str, View] | None = None) -> Sentences:
-    """The sentences for where the run stands; ``views`` is what the hosts said last."""
-    return {"true": _true(past, views or {}), "means": meaning(past), "next": commands(past, run)}
+    """The sentences for where the run stands; ``views`` is what the hosts said last, where the journal has it not."""
+    return {"true": _true(past, views or {}), "means": meaning(past), "next": advice(past, run)}
+
+
+def not_back(past: Replay, run: str, views: Mapping[str, View]) -> Sentences:
+    """The sentences where a rollback may not begin: a host says no, or does not answer."""
+    silent = any(view.verdict is Verdict.UNKNOWN for view in views.values())
+    means = (
+        "a host that does not answer may hold a later run's data: nothing is undone on a guess, and the run waits"
+        if silent
+        else "going back from here would throw away what somebody else put there, or get stuck half-way"
+    )
+    later = (
+        f"{bare(back(past, run))}{NOTE}once that host answers again"
+        if silent
+        else f"runbook runs{NOTE}a later run whose data is in place is rolled back first"
+    )
+    true = f"nothing was changed just now\n{_true(past, views)}"
+    return {"true": true, "means": means, "next": (later, f"runbook status {run}")}
+
+
+def objections(views: Mapping[str, View]) -> str:
+    """What the hosts that do not say yes said, each thing once, with its hosts; "" as a host is the whole plan."""
+    saw = [
+        (host, facts.once(in_words(view.saw)) or f"{view.verdict}")
+        for host, view in views.items()
+        if view.verdict in (Verdict.NO, Verdict.UNKNOWN)
+    ]
+    return "; ".join(facts.together(saw)) or "not done"
+
+
+def plan_file(past: Replay) -> str:
+    """The plan that the run began with, as a word of a command line."""
+    return shlex.quote(str(past.header.get("plan_file") or "PLAN"))
+
+
+# What is true.
 
 
 def _true(past: Replay, views: Mapping[str, View]) -> str:
-    step = f"step {past.current} is {past.steps[past.current]}" if past.current else "no step has begun"
-    hosts = "; ".join(f"{host or 'here'}: {_said(view)}" for host, view in views.items())
-    return f"{step}; {hosts}" if hosts else step
+    known = facts.gather(past.lines, past)
+    known |= {host: facts.Fact() for host in views if host and host not in known}
+    silent = {h for h, fact in known.items() if fact.silent} | {
+        h for h, view in views.items() if view.verdict is Verdict.UNKNOWN
+    }
+    said = [(h, f"{fact.known}{'; it does not answer now' if h in silent else ''}") for h, fact in known.items()]
+    return "\n".join(facts.together(said)) or "nothing was done on any host"
 
 
-def _said(view: View) -> str:
-    plain = {Verdict.YES: "done", Verdict.READY: "ready, not begun", Verdict.UNKNOWN: "did not answer"}
-    return view.saw or plain.get(view.verdict, "not done")
+# What it means.
+
+
+def _stopped(past: Replay, step: str) -> bool:
+    """Whether this run began to stop something, and has not given it back everywhere."""
+    return past.begun(step) and past.steps[step] != "UNDONE"
 
 
 def api_is_down(past: Replay) -> bool:
     """Whether this run stopped the API servers and has none of them proven back."""
-    stopped = past.begun("StopApiServers") and past.steps["StopApiServers"] != "UNDONE"
-    return stopped and past.steps.get("StartApiServers") not in ("DONE", "SKIPPED")
+    return _stopped(past, "StopApiServers") and past.steps.get("StartApiServers") not in FINISHED
 
 
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
-    if past.state == "rolled-back":
-        return (
-            "the old data, manifests and services are back" if past.begun("StopControllers") else "nothing was changed"
-        )
-    if past.closed and past.begun("StopControllers"):
-        return "the restored cluster serves; nothing of the run is left on the hosts, so there is no way back"
-    if past.finishing:
-        return "the removal of what the run left has begun on some hosts and not ended on all: there is no way back"
-    if past.state == "complete":
-        return "the restored cluster serves; the old data is kept beside it until `runbook finish`"
-    if not past.begun("StopControllers") or past.steps["StopControllers"] == "UNDONE":
-        return "the old cluster is as it was: nothing of it was stopped"
-    said = []
-    if api_is_down(past):
-        said.append(
-            f"the Kubernetes API is down (outage so far {past.outage_seconds():.0f} s): running workloads go on, "
-            "but nothing is scheduled or repaired"
-        )
-    elif past.begun("StartApiServers"):
-        said.append("the restored cluster serves")
+    ended = _ended(past)
+    if ended:
+        return ended
+    if not _stopped(past, "StopControllers"):
+        said = ["the old cluster is as it was: nothing of it was stopped"]
     else:
-        said.append("the API servers still serve the old data, the controllers are stopped")
-    if past.begun("SwapData") and past.steps["SwapData"] != "UNDONE":
-        said.append("the old data is kept, complete, in a hidden directory beside the new")
-    else:
-        said.append("the old data is in its place")
+        said = [_serving(past), _data(past)]
+    waits = facts.silent(facts.gather(past.lines, past))
+    if waits:
+        said.append(f"the run waits for {', '.join(waits)}: it can go neither on nor back without an answer")
     return "; ".join(said)
 
 
+def _ended(past: Replay) -> str:
+    """For a run that is over, or whose removal has begun; "" for others."""
+    served = past.begun("StopControllers")
+    if past.state == "rolled-back" and served:
+        return "the old data, manifests and services are back" + (
+            "; the removal of what the run left has begun and not ended" if past.finishing and not past.closed else ""
+        )
+    if past.state == "rolled-back":
+        prepared = past.begun("LockHosts")
+        removed = "; what had been prepared was removed again" if prepared else ""
+        return f"nothing was changed: the old cluster is as this run found it{removed}"
+    if past.closed and served:
+        return "the restored cluster serves; nothing of the run is left on the hosts, so there is no way back"
+    if past.finishing and served:
+        return (
+            "the restored cluster serves; the removal of the old data has begun on some hosts and not ended on all: "
+            "there is no way back"
+        )
+    if past.state == "complete":
+        return "the restored cluster serves; the old data is kept beside it until `runbook finish`"
+    return ""
+
+
+def _serving(past: Replay) -> str:
+    if api_is_down(past):
+        return (
+            f"the Kubernetes API is down (outage so far {duration(past.outage_seconds())}): running workloads go on, "
+            "but nothing is scheduled or repaired"
+        )
+    if past.steps.get("StartApiServers") in FINISHED:
+        whose = "the restored cluster serves"
+    elif past.begun("StopApiServers"):  # and undone
+        whose = "the old cluster's API servers have their manifests and their data back"
+    else:
+        whose = "the API servers still serve the old data"
+    if past.steps.get("StartControllers") in FINISHED:
+        doubt = ", but a check of it said no, so nobody knows that it is well" if past.state == "unverified" else ""
+        return whose + doubt
+    return f"{whose}, but the scheduler and the controller-manager are stopped: nothing is scheduled or repaired"
+
+
+def _data(past: Replay) -> str:
+    state = past.steps.get("SwapData", "PENDING")
+    if state in FINISHED:
+        return "the old data is kept, complete, in a hidden directory beside the new"
+    if state in ("PENDING", "BLOCKED", "UNDONE"):
+        return "the old data is in its place"
+    return "on each host the old data is either in its place or kept, complete, in a hidden directory beside it"
+
+
+# What to type.
+
+
 def commands(past: Replay, run: str) -> tuple[str, ...]:
-    """The commands that make sense now, the likeliest first."""
-    back = f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else "")
+    """The commands that make sense now, the likeliest first; bare, for programs."""
+    return tuple(bare(command) for command in advice(past, run))
+
+
+def advice(past: Replay, run: str) -> tuple[str, ...]:
+    """The commands that make sense now, the likeliest first, each with a word on what it does."""
+    if past.refused and (past.closed or not past.begun("LockHosts")):
+        return _anew(past)
     if past.closed:
-        return (f"runbook report {run}",) if past.begun("StopControllers") else ("runbook run PLAN",)
+        return (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
     if past.finishing:
-        return (f"runbook finish {run}",)
+        return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
+    report = f"runbook report {run}{NOTE}the timeline, for the post-mortem"
+    accepted = "with it the way back"
     by_state: dict[str, tuple[str, ...]] = {
-        "complete": (f"runbook report {run}", f"runbook finish {run}", back),
-        "unverified": (f"runbook resume {run}", f"runbook finish {run} --accept", back),
-        "rolled-back": (f"runbook report {run}", f"runbook finish {run}"),
-        "rolling-back": (f"runbook resume {run}",),
-        "stuck": (f"runbook rollback {run}" + (" --discard-writes" if past.begun("StartApiServers") else ""),),
+        "complete": (
+            report,
+            f"runbook finish {run}{NOTE}when the cluster is well: removes the old data, and {accepted}",
+            back(past, run),
+        ),
+        "unverified": (
+            f"runbook resume {run}{NOTE}checks again",
+            _with_plan(past, run, "after other spec.verify settings were written there"),
+            f"runbook finish {run} --accept{NOTE}accepts it as it is: removes the old data, and {accepted}",
+            back(past, run),
+        ),
+        "rolled-back": (report, f"runbook finish {run}{NOTE}removes what the run left on the hosts"),
+        "rolling-back": (f"runbook resume {run}{NOTE}goes on going back",),
+        "stuck": (f"{bare(back(past, run))}{NOTE}tries again to go back",),
     }
-    return by_state.get(past.state, (f"runbook resume {run}", back))
+    return by_state.get(past.state) or _forward(past, run)
+
+
+def _anew(past: Replay) -> tuple[str, ...]:
+    plan = plan_file(past)
+    return f"runbook preview --check {plan}", f"runbook run {plan}"
+
+
+def _forward(past: Replay, run: str) -> tuple[str, ...]:
+    """For a run that is part-way, or was when its engine ended."""
+    silent = facts.silent(facts.gather(past.lines, past))
+    on = "goes on from here"
+    other: tuple[str, ...] = ()
+    if silent:
+        on = f"goes on, once {', '.join(silent)} answers again"
+        other = (_with_plan(past, run, "where it has another address now, after writing that there"),)
+    elif past.current == "StartControllers" and past.steps["StartControllers"] in ("BLOCKED", "FAILED"):
+        on = "asks for the Secrets again"
+        other = (_with_plan(past, run, "after mending spec.verify.secrets there, where the plan was wrong"),)
+    elif "bumpRevision" in past.why:  # it is pinned: going on cannot mend it
+        first = f"{bare(back(past, run))}{NOTE}back to the old data; then a run with the bumpRevision that would do"
+        return first, f"runbook resume {run}"
+    return f"runbook resume {run}{NOTE}{on}", *other, back(past, run)
+
+
+def _with_plan(past: Replay, run: str, when: str) -> str:
+    file = "FILE" if plan_file(past) == "PLAN" else plan_file(past)
+    return f"runbook resume {run} --plan {file}{NOTE}{when}"
+
+
+def back(past: Replay, run: str) -> str:
+    """The rollback, with the consent that it needs where the restored cluster has taken writes."""
+    if past.begun("StartApiServers"):
+        thrown = "back to the old data: throws away what was written since"
+        return f"runbook rollback {run} --discard-writes{NOTE}{thrown}"
+    return (
+        f"runbook rollback {run}{NOTE}back to the old data"
+        if past.begun("StopControllers")
+        else (f"runbook rollback {run}{NOTE}removes what was prepared")
+    )

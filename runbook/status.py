@@ -1,136 +1,137 @@
-"""Where a run stands, what is true on each host, and the next command to type; all from its journal."""
+"""Where a run stands, what was last seen on each host, whether an engine is at work, and what to type next."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runbook.tables import columns, duration, printable
+from runbook import facts
+from runbook.errors import lined
+from runbook.held import in_words
+from runbook.tables import columns, duration, printable, stamp, visible
 
 if TYPE_CHECKING:
     from runbook.journal import Line
     from runbook.replay import Replay
-
-UNTOUCHED = "nothing of this run was done here"
-AFTER = {
-    "CheckEverything": "checked, untouched",
-    "LockHosts": "locked for this run; the old cluster serves",
-    "SaveManifests": "manifests saved; the old cluster serves",
-    "StageSnapshot": "snapshot staged; the old cluster serves",
-    "RestoreAside": "snapshot restored beside the data; the old cluster serves",
-    "StopControllers": "controllers stopped; API server and etcd serve the old data",
-    "StopApiServers": "controllers and API server stopped; etcd runs on the old data",
-    "StopEtcd": "control plane stopped; the old data is in place",
-    "SwapData": "control plane stopped; the restored data is in place, the old is kept beside it",
-    "StartEtcd": "etcd runs on the restored data, proven with the others; the API server is stopped",
-    "StartApiServers": "API server and etcd serve the restored data; the controllers are stopped",
-    "StartControllers": "the control plane serves the restored data; the old is kept beside it",
-    "RestartKubelets": "the control plane serves the restored data, kubelet restarted; the old is kept beside it",
-    "RestartWorkerKubelets": "kubelet restarted",
-    "VerifyCluster": "the restored cluster serves and is verified; the old data is kept beside it",
-}
-"""What is true on a host once a step is done there; once a step is undone, the words of the step before are."""
+    from runbook.runs import AtWork
 
 
-def document(lines: Sequence[Line], past: Replay, hosts: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """For programs; ``hosts`` is what the hosts said just now, where they were asked, else the journal's last word."""
+def document(
+    lines: Sequence[Line],
+    past: Replay,
+    hosts: Mapping[str, str] | None = None,
+    *,
+    engine: AtWork | None = None,
+    others: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """For programs; ``hosts`` is what the hosts said just now, where they were asked, else the journal's last word.
+
+    ``engine`` is the process on this machine that works on the run now; ``others`` are runs that are not closed either.
+    """
     from runbook import situation
 
-    absent = sorted(getattr(past, "absent", ()))
+    known = facts.gather(lines, past)
     return {
         "run": past.run,
         "plan": past.header.get("plan", ""),
         "ticket": past.header.get("ticket", ""),
         "state": past.state,
+        "refused": past.refused,
         "halted_from": past.halted_from if past.state == "halted" else "",
-        "why": past.why,
+        "why": in_words(past.why),
         "step": past.current,
         "step_state": past.steps.get(past.current, ""),
         "steps": dict(past.steps),
         "outage_seconds": past.outage_seconds(),
         "outage_running": past.in_outage,
-        "hosts": dict(hosts) if hosts is not None else told_by(lines, past),
-        "absent": absent,
+        "hosts": dict(hosts) if hosts is not None else {host: str(fact) for host, fact in known.items()},
+        "seen": {host: fact.at for host, fact in known.items()},
+        "silent": facts.silent(known),
+        "engine": engine.document() if engine else None,
+        "absent": sorted(getattr(past, "absent", ())),
         "means": situation.meaning(past),
-        "next": list(situation.commands(past, past.run)),
+        "next": list(_next(past, engine)),
         "closed": past.closed,
         "updated": lines[-1]["at"] if lines else "",
+        "others": [dict(other) for other in others],
     }
 
 
-def told_by(lines: Sequence[Line], past: Replay) -> dict[str, str]:
-    """What the journal says last about each host."""
-    names = [*past.header.get("nodes", ()), *past.header.get("workers", ())]
-    if past.closed:
-        return dict.fromkeys(names, "nothing of this run is left here")
-    facts, doing = dict.fromkeys(names, UNTOUCHED), dict.fromkeys(names, "")
-    for line in lines:
-        if line["event"] == "step":
-            _take_step(line, facts, doing)
-        elif line["event"] in ("begin", "end") and line.get("host"):
-            host = line["host"]
-            facts.setdefault(host, UNTOUCHED)
-            doing[host] = _action(line)
-    return {host: f"{fact}; {doing[host]}" if doing.get(host) else fact for host, fact in facts.items()}
+def _next(past: Replay, engine: AtWork | None) -> tuple[str, ...]:
+    """A run that is being worked on takes no other command."""
+    from runbook import situation
+
+    return (f"runbook status {past.run}",) if engine else situation.commands(past, past.run)
 
 
-def _take_step(line: Line, facts: dict[str, str], doing: dict[str, str]) -> None:
-    step, to = line["step"], line["to"]
-    for host, saw in (line.get("saw") or {}).items():
-        if not host:
-            continue
-        facts.setdefault(host, UNTOUCHED)
-        verdict = str(saw).partition(":")[0]
-        if to in ("UNDONE", "STUCK"):
-            facts[host] = before(step) if verdict == "yes" else facts[host]
-        elif verdict == "yes":
-            facts[host] = AFTER.get(step, f"{step} done")
-        doing[host] = f"{step}: {saw}" if verdict in ("no", "unknown") else ""
-
-
-def before(step: str) -> str:
-    """What is true on a host where the step was undone."""
-    names = [name for name in AFTER if name != "RestartWorkerKubelets"]
-    index = names.index(step) if step in names else 0
-    return (
-        AFTER[names[index - 1]]
-        if index
-        else "old data and services as before the run"
-        if step in names
-        else f"{step} undone"
-    )
-
-
-def _action(line: Line) -> str:
-    what = f"{line.get('step', '')}: "
-    if line["event"] == "begin":
-        return f"{what}a command was begun at {line['at']}, and its end is not known"
-    if line.get("code") == 0:
-        return ""
-    said = f": {line['said']}" if line.get("said") else ""
-    return f"{what}{'nobody knows how its command ended' if line.get('code') is None else 'a command failed'}{said}"
-
-
-def text(document: Mapping[str, Any]) -> str:
+def text(document: Mapping[str, Any], past: Replay) -> str:
     """For people."""
-    halted = f" (from {document['halted_from']})" if document["halted_from"] else ""
-    why = f": {document['why']}" if document["why"] else ""
-    outage = document["outage_seconds"]
-    rows = [
+    rows: list[tuple[str, str]] = [
         ("run", document["run"]),
         ("plan", document["plan"] + (f", ticket {document['ticket']}" if document["ticket"] else "")),
-        ("state", f"{document['state']}{halted}{', closed' if document['closed'] else ''}{why}"),
+        ("state", _state(document)),
+        ("engine", _engine(document["engine"])),
         ("step", f"{document['step']} {document['step_state']}".strip() or "none has begun"),
-        (
-            "outage",
-            (duration(outage) + (", still going on" if document["outage_running"] else "")) if outage else "none",
-        ),
-        *((f"on {host}", said) for host, said in document["hosts"].items()),
+        ("outage", _outage(document)),
+        *((f"on {host}", _seen(document, host)) for host in document["hosts"]),
         *([("absent", ", ".join(document["absent"]))] if document["absent"] else []),
-        ("means", document["means"]),
-        *(("next" if i == 0 else "", command) for i, command in enumerate(document["next"])),
+        *_labelled("means", document["means"].split("; ")),
+        *_labelled("besides", [f"{o['run']} ({o['state']}): runbook status {o['run']}" for o in document["others"]]),
     ]
-    return "\n".join(columns([(label, printable(said)) for label, said in rows]))
+    shown = [(label, printable(said)) for label, said in rows]
+    return "\n".join(columns([*shown, *_labelled("next", [visible(line) for line in _advice(document, past)])]))
+
+
+def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(label if i == 0 else "", line) for i, line in enumerate(lines)]
+
+
+def shown_state(document: Mapping[str, Any]) -> str:
+    """The state as a person says it: a run that a check refused was never rolled back in earnest."""
+    if document["refused"]:
+        return "refused"
+    return f"{document['state']}{', closed' if document['closed'] else ''}"
+
+
+def _state(document: Mapping[str, Any]) -> str:
+    halted = f" (from {document['halted_from']})" if document["halted_from"] else ""
+    why = f": {document['why']}" if document["why"] else ""
+    if document["refused"]:
+        return f"refused, nothing was changed{why}"
+    return f"{shown_state(document)}{halted}{why}"
+
+
+def _engine(engine: Mapping[str, Any] | None) -> str:
+    if engine is None:
+        return "no engine is working on it on this machine"
+    since = f", since {stamp(engine['since'])}" if engine["since"] else ""
+    who = f"process {engine['pid']} of {engine['holder']}" if engine["pid"] else "a process"
+    return f"{who} on this machine is working on it now{since}"
+
+
+def _outage(document: Mapping[str, Any]) -> str:
+    outage = document["outage_seconds"]
+    if not outage:
+        return "none"
+    return duration(outage) + (", still going on" if document["outage_running"] else "")
+
+
+def _seen(document: Mapping[str, Any], host: str) -> str:
+    """What was last seen there. What the state's reason tells already is not told again."""
+    said, at = document["hosts"][host], document["seen"].get(host, "")
+    true, _, amiss = said.partition(f"; {document['step']}: ")
+    if amiss and amiss in document["why"]:
+        said = f"{true}; it did not answer at last" if host in document["silent"] else true
+    return f"last seen {stamp(at)}: {said}" if at else said
+
+
+def _advice(document: Mapping[str, Any], past: Replay) -> list[str]:
+    """The commands, each with a word on it."""
+    from runbook import situation
+
+    if document["engine"]:
+        return [*document["next"], "(wait: while an engine works on the run, no other command may)"]
+    return lined(situation.advice(past, document["run"]))
 
 
 def runs_table(documents: Sequence[Mapping[str, Any]]) -> str:
@@ -138,6 +139,6 @@ def runs_table(documents: Sequence[Mapping[str, Any]]) -> str:
     rows = [("RUN", "STATE", "STEP", "OUTAGE", "LAST SIGN OF LIFE")]
     for d in documents:
         outage = duration(d["outage_seconds"]) if d["outage_seconds"] else "-"
-        state = f"{d['state']}, closed" if d["closed"] else d["state"]
-        rows.append((d["run"], state, d["step"] or "-", outage, d["updated"][:19] or printable(d["why"]) or "-"))
+        state = f"{shown_state(d)}, at work now" if d["engine"] else shown_state(d)
+        rows.append((d["run"], state, d["step"] or "-", outage, stamp(d["updated"]) or d["why"] or "-"))
     return "\n".join(columns([tuple(printable(cell) for cell in row) for row in rows]))

@@ -18,18 +18,26 @@ def visible(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    """Seconds as a person says them, everywhere the same way: ``3.9 s``, ``42 s``, ``1 min 30 s``, ``2 h 5 min``."""
+    if round(seconds, 1) < 60:
+        return f"{round(seconds, 1):g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
 def utc(moment: datetime | None) -> str:
     """A moment in UTC, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else ""
+
+
+def stamp(text: str) -> str:
+    """A moment as journals and locks write it (RFC 3339), for people; what is no such moment stays as it is."""
+    try:
+        return utc(datetime.fromisoformat(text))
+    except ValueError:
+        return text
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

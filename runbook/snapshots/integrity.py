@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runbook.errors import Refused
+from runbook.errors import NOTE, Refused
 from runbook.snapshots.bolt import MAGIC, Database, NotBolt
 
 TRAILER = 32
@@ -33,7 +34,12 @@ class SnapshotDamaged(Refused):
 
     def __init__(self, path: Path, reason: str, found: str, do: str) -> None:
         self.reason = reason
-        super().__init__(f"{path}: {found}", true="Nothing was sent to any host.", next=(do,))
+        super().__init__(
+            f"{path}: {found}. {do}",
+            true="Nothing was sent to any host.",
+            means="the cluster is as it was before this command",
+            next=(f"ls -l {shlex.quote(str(path.parent))}{NOTE}is there another one?",),
+        )
 
 
 @dataclass(frozen=True)

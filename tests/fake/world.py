@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runbook import parse
+from runbook.checks import locks
 from runbook.plan import Node, Plan
 from runbook.procedures import scripts
 from runbook.procedures.words import STATIC_PODS
@@ -157,6 +158,7 @@ class FakeHost(Files):
             scripts.LEADER_LAST: self._pace,
             scripts.SNAPSHOT_REVISION: self._at_revision,
             scripts.COMPACTED: self._compacted,
+            locks.READ: self._who_holds_it,
         }
         if text in native:
             return (yield from native[text](args, out, err))
@@ -165,6 +167,13 @@ class FakeHost(Files):
         out += shell.out
         err += shell.err
         return code
+
+    def _who_holds_it(self, args: list[str], out: list[str], err: list[str]) -> Step:
+        yield from ()
+        lock = self.read(args[0])
+        if lock is not None:
+            out.append(f"now 1775743260\nlife 1775743200.5\nlock {lock}")
+        return 0
 
     def _gone(self, args: list[str], out: list[str], err: list[str]) -> Step:
         yield

@@ -51,7 +51,7 @@ def test_a_check_that_says_no_ends_the_run_with_nothing_touched(findings: dict[s
     before = life.tree()
     life.session("forward")
     error = told(life, Refused, 3)
-    assert "m2: 4 GB free, 9 needed (make room)" in str(error)
+    assert "✗ m2: 4 GB free, 9 needed\n      do: make room" in str(error)
     assert "m3: not a mount point" in str(error), "all findings are told at once"
     assert life.tree() == before
     assert [line["check"] for line in life.lines if line["event"] == "finding"] == ["Disk", "Mounts", "Even"]

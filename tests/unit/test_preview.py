@@ -225,7 +225,7 @@ def test_what_is_never_restored_covered_and_left_to_people() -> None:
     assert "persistent volumes" in text
     assert "-n kube-system rollout restart daemonset kube-proxy" in text
     assert "/registry/masterleases/" in text
-    assert "waits for up to 180 s" in text
+    assert "waits for up to 3 min" in text
     by_hand = preview.follow_up(plan(3), BOUND)
     assert all(set(todo) == {"why", "on", "command"} for todo in by_hand)
     assert shlex.split(by_hand[0]["command"])[0] == "kubectl"

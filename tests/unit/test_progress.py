@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from runbook import progress
 from runbook.board import Board, Mark
-from runbook.checks import Finding, Severity
 from runbook.errors import Halted
 from runbook.journal import Line
-from runbook.plan import Worker
+from runbook.plan import Verify, Worker
+from runbook.procedures import kubeadm
 from runbook.replay import replay
-from tests.fake.hosts import Fuse
+from runbook.step import Binding, Command, Result, Target
+from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import PROCEDURE, RUN, Life, plan
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]x[/red]\r\n| `rm` | \u202etxt"
@@ -134,12 +135,12 @@ def test_failures_findings_and_late_hosts_are_told() -> None:
     text = plain(lines)
     for told in (
         "run by ops@laptop, epoch 1",
-        "! m2: Disk warns: 8% free → make room",
+        "! m2: 8% free → make room",
         "(done already on m1)",
-        "m3: 29.0 s for sh -c (script) runbook /x",
-        "done on every host in 31.0 s; m3 was last, 28.0 s after m2",
-        "✗ m2: no: it is full",
-        "? m3: unknown: no answer",
+        "m3: 29 s for sh -c (script) runbook /x",
+        "done on every host in 31 s; m3 was last, 28 s after m2",
+        "✗ m2: it is full",
+        "? m3: no answer",
         "✗ m2: exit code 1: No space left (mv a b)",
         "? m3: nobody knows how it ended, mv a b",
         "consent: --discard-writes",
@@ -161,12 +162,112 @@ def test_a_long_silence_is_broken_by_what_is_waited_for() -> None:
         view.tick(began + timedelta(seconds=10))
         assert len(out.getvalue()) == said
         view.tick(began + timedelta(seconds=42))
-        assert "[ 9/15] … 42.0 s so far, waiting for m2: sh -c (script) runbook" in out.getvalue()
+        assert "[ 9/15] … 42 s so far, waiting for m2: sh -c (script) runbook" in out.getvalue()
         view(line("end", step="SwapData", host="m2", key="k.0", code=0))
         view.tick(began + timedelta(seconds=60))
         assert "waiting for m1, m2, m3 until: the restored data is in place" in out.getvalue()
     finally:
         view.stop(None, replay([]))
+
+
+def ended(view: progress.Plain, out: io.StringIO, began: datetime, seconds: int) -> str:
+    """What is said after so many seconds of silence."""
+    before = len(out.getvalue())
+    view.tick(began + timedelta(seconds=seconds))
+    return out.getvalue()[before:]
+
+
+def test_a_wait_says_what_is_lacking() -> None:
+    """Not the whole list of what is to be shown, but what the hosts were last seen to lack."""
+    out = io.StringIO()
+    view = progress.Plain(out, patience=15)
+    bound = Binding(RUN)
+    view.start(plan(3), PROCEDURE.steps, RUN, bound=bound)
+    try:
+        began = datetime.now(UTC)
+        view(step("ACTING", step="StartEtcd", at=began.isoformat()))
+        targets = [Target(plan(3), bound, node) for node in plan(3).nodes]
+        ss = next(q for q in kubeadm.StartEtcd().done(targets[0]).questions if q.says == "port 2379 open")
+        view.answered("m1", ss.ask, Result(0, "LISTEN 0 4096 *:2379 *:*"))
+        view.answered("m2", ss.ask, Result(0, ""))
+        view.answered("m3", ss.ask, Result(None, err="m3 (10.0.1.12:22): no answer within 10s; check it"))
+        view.answered("m9", ss.ask, Result(0, ""))
+        said = ended(view, out, began, 42)
+        assert "42 s so far, waiting for m2: nothing listens on 2379; m3: no answer within 10s; check it" in said
+        view.answered("m2", ss.ask, Result(0, "LISTEN 0 4096 *:2379 *:*"))
+        view.answered("m3", ss.ask, Result(0, ""))
+        assert "waiting for m3: nothing listens on 2379\n" in ended(view, out, began, 84)
+        view(step("DONE", step="StartEtcd"))
+        assert ended(view, out, began, 126) == ""
+    finally:
+        view.stop(None, replay([]))
+
+
+def test_a_wait_to_begin_says_what_is_lacking() -> None:
+    out = io.StringIO()
+    view = progress.Plain(out, patience=15)
+    bound, whole = Binding(RUN), replace(plan(3), verify=Verify(secrets=("default/known",)))
+    view.start(whole, PROCEDURE.steps, RUN, bound=bound)
+    try:
+        view({**line("state", to="outage", why=""), "from": "preparing"})
+        for one in PROCEDURE.steps[:11]:
+            view(step("DONE", step=one.id()))
+        ready = kubeadm.StartControllers().ready(Target(whole, bound, whole.nodes[0]))
+        view.answered("m1", ready.questions[-1].ask, Result(1, err="NotFound"))
+        said = ended(view, out, datetime.now(UTC), 42)
+        assert "[12/15] … to begin, waiting for m1: NotFound" in said
+    finally:
+        view.stop(None, replay([]))
+
+
+def test_the_views_hear_what_hosts_answer() -> None:
+    heard: list[tuple[str, str]] = []
+    life = Life(plan(1))
+    hosts = FakeHosts(life.world, [Target(life.plan, Binding(RUN), n) for n in life.plan.nodes], 1, Fuse())
+    watched = progress.Watched(hosts, lambda host, command, result: heard.append((host, str(command.argv[0]))))
+    assert watched.ask({"m1": [Command(("ss", "-Hltn"), changes=False)]})["m1"][0].ok
+    assert heard == [("m1", "ss")]
+    assert watched.settle(["m1"], 1)["m1"].ok
+    watched.close()
+
+
+def test_what_was_told_when_a_command_ended_is_not_told_again() -> None:
+    lines = [
+        step("ACTING"),
+        line("begin", 1, step="SwapData", host="m2", key="k.1", action="mv a b"),
+        line("end", 2, step="SwapData", host="m2", key="k.1", code=1, said="No space left"),
+        step("FAILED", {"m1": "yes", "m2": "no: not in place; No space left", "m3": "no: not in place"}),
+    ]
+    text = plain(lines)
+    assert text.count("No space left") == 1
+    assert "✗ m2, m3: not in place" in text
+
+
+def test_equal_findings_are_one_line_and_a_refusal_is_called_so() -> None:
+    found: dict[str, Any] = {"check": "Swap", "saw": "swap is on", "do": "swapoff -a"}
+    lines = [
+        *(line("finding", step="CheckEverything", host=h, severity="warns", **found) for h in ("m1", "m2", "m3")),
+        step("FAILED", {"m1": "no: full"}, step="CheckEverything"),
+        {**line("state", to="rolling-back", why="preparing failed: Check everything, …"), "from": "preparing"},
+        {**line("state", to="rolled-back", why=""), "from": "rolling-back"},
+    ]
+    text = plain(lines)
+    assert text.count("swap is on") == 1
+    assert "! m1, m2, m3: swap is on → swapoff -a" in text
+    assert "── refused: nothing was changed ──" in text
+    assert "ended: refused" in text
+
+
+def test_a_rollback_does_not_claim_that_the_old_api_servers_are_ready() -> None:
+    life = Life(plan(3))
+    life.session("forward")
+    before = len(life.lines)
+    life.session("backward")
+    text = plain(life.lines[before:], past=life.lines[:before])
+    assert "OUTAGE ENDS" in text
+    assert "the old API servers have their manifests back" in text
+    assert "every API server is ready" not in text
+    assert "workers' kubelets" not in text, "there are none, so there is nothing to take back"
 
 
 def test_the_watch_speaks_by_itself() -> None:
@@ -331,59 +432,3 @@ def test_the_live_view_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert kind("text", Terminal()) == "Plain"
-
-
-# Findings.
-
-FINDINGS = [
-    Finding("Reach", "m1", Severity.OK, "root"),
-    Finding("Reach", "m2", Severity.OK, "root"),
-    Finding("Space", "m1", Severity.WARNS, "8% free", "make room"),
-    Finding("Space", "m2", Severity.BLOCKS, f"full {HOSTILE}", "make room at once"),
-    Finding("Space", "m2", Severity.OK, "the WAL disk has room"),
-    Finding("Lock", "w1", Severity.HELD, "ops@laptop has it", "runbook runs"),
-    Finding("Snapshot", "", Severity.OK, "whole"),
-]
-
-
-def test_the_findings_table_has_a_mark_in_every_cell_and_tells_what_to_do() -> None:
-    text = progress.findings_table(FINDINGS, ["m1", "m2"])
-    rows = {row.split()[0]: row.split()[1:] for row in text.splitlines()[:5]}
-    assert rows["check"] == ["m1", "m2", "w1", "plan"]
-    assert rows["Reach"] == ["✓", "✓"]
-    assert rows["Space"] == ["!", "✗"]
-    assert rows["Lock"] == ["✗"]
-    assert rows["Snapshot"] == ["✓"]
-    told = text.splitlines()[5:]
-    assert told[1].startswith("✗ held: w1: Lock: ops@laptop has it")
-    assert told[2] == "  do: runbook runs"
-    assert any(one.startswith("✗ blocks: m2: Space: full") for one in told)
-    assert "  do: make room" in told
-    assert told[-1] == "2 findings in the way of a restore, 1 worth knowing"
-    assert all(c.isprintable() or c == "\n" for c in text)
-    assert "the WAL disk has room" not in text
-
-
-def test_known_checks_are_shown_by_their_titles() -> None:
-    from runbook.checks import all_checks
-
-    check = all_checks("preflight")[0]
-    text = progress.findings_table([check.ok("m1", "fine")], ["m1"])
-    assert check.title() in text
-    assert text.endswith("nothing is in the way")
-
-
-def test_no_findings_at_all() -> None:
-    assert "nothing is in the way" in progress.findings_table([], ["m1"])
-
-
-def test_the_findings_document() -> None:
-    document = json.loads(json.dumps(progress.findings_document(FINDINGS)))
-    assert document[2] == {
-        "check": "Space",
-        "host": "m1",
-        "severity": "warns",
-        "saw": "8% free",
-        "do": "make room",
-    }
-    assert document[-1]["host"] is None

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from runbook import situation
-from runbook.lifecycle import RUN_STATES, STEP_STATES, Verdict, View
-from runbook.procedures.kubeadm import STEPS
-from runbook.replay import Replay, replay
+from runbook.lifecycle import STEP_STATES
+from runbook.replay import replay
 
 START = datetime(2026, 4, 9, 14, 0, 0, tzinfo=UTC)
 RUN = "prod-20260409t140000z-0001"
@@ -100,74 +98,3 @@ def test_closed_and_accepted() -> None:
     past = replay(book((1, {"event": "accepted"}), (2, {"event": "closed"})))
     assert past.accepted
     assert past.closed
-
-
-# The three sentences.
-
-ORDER = [s.id() for s in STEPS]
-
-
-def at_step(name: str, to: str, run_state: str) -> Replay:
-    """A run that stands at a step, with all before it done."""
-    done = [(float(i), step(s, "DONE")) for i, s in enumerate(ORDER[: ORDER.index(name)])]
-    return replay(book(*done, (50, step(name, to)), (51, state("outage", run_state, "because"))))
-
-
-@pytest.mark.parametrize("run_state", RUN_STATES)
-@pytest.mark.parametrize("name", ORDER)
-@pytest.mark.parametrize("to", ["ACTING", "FAILED", "UNKNOWN", "BLOCKED", "STUCK"])
-def test_every_state_has_its_three_sentences(run_state: str, name: str, to: str) -> None:
-    past = at_step(name, to, run_state)
-    said = situation.describe(past, RUN, {"m1": View(Verdict.NO, "etcd still runs"), "m2": View(Verdict.UNKNOWN)})
-    assert "m1: etcd still runs" in said["true"]
-    assert "m2: did not answer" in said["true"]
-    assert name in said["true"]
-    assert said["means"]
-    assert said["next"]
-    assert all(command.startswith("runbook ") for command in said["next"])
-
-
-def test_a_rollback_asks_for_consent_from_the_first_api_server_on() -> None:
-    for name in ORDER:
-        back = [c for c in situation.commands(at_step(name, "FAILED", "halted"), RUN) if "rollback" in c]
-        assert back, name
-        wanted = ORDER.index(name) >= ORDER.index("StartApiServers")
-        assert all(("--discard-writes" in c) == wanted for c in back), (name, back)
-
-
-VALID = {
-    "complete": {"report", "finish", "rollback"},
-    "unverified": {"resume", "finish", "rollback"},
-    "rolled-back": {"report", "finish"},
-    "rolling-back": {"resume", "rollback"},
-    "stuck": {"rollback", "resume"},
-    "halted": {"resume", "rollback", "status"},
-}
-
-
-@pytest.mark.parametrize(("run_state", "allowed"), VALID.items())
-def test_only_commands_that_are_valid_there_are_named(run_state: str, allowed: set[str]) -> None:
-    for name in ORDER:
-        for command in situation.commands(at_step(name, "FAILED", run_state), RUN):
-            assert command.split()[1] in allowed, command
-            assert RUN in command
-
-
-def test_a_closed_run_has_only_a_new_one_after_it() -> None:
-    assert situation.commands(replay(book((1, {"event": "closed"}))), RUN) == ("runbook run PLAN",)
-
-
-@pytest.mark.parametrize(
-    ("name", "to", "means"),
-    [
-        ("RestoreAside", "FAILED", "nothing of it was stopped"),
-        ("StopControllers", "FAILED", "controllers are stopped"),
-        ("StopApiServers", "ACTING", "API is down"),
-        ("SwapData", "FAILED", "old data is kept"),
-        ("StopEtcd", "FAILED", "old data is in its place"),
-        ("StartApiServers", "UNKNOWN", "API is down"),
-        ("StartControllers", "FAILED", "restored cluster serves"),
-    ],
-)
-def test_what_it_means_for_the_cluster(name: str, to: str, means: str) -> None:
-    assert means in situation.meaning(at_step(name, to, "halted"))

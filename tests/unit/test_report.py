@@ -290,6 +290,8 @@ def test_plain_words_stay_readable() -> None:
     for text in ("0.1.0", "10.0.1.10", "m1: 3 s (2 of 3)", "etcd-runbook/x.y", "- no"):
         assert escaped(text).replace("\\-", "-") == text
     assert escaped("1. x") == r"1\. x"
+    assert escaped("file:///run/s.db, host://m1/s.db") == "file:///run/s.db, host://m1/s.db"
+    assert escaped("see HTTPS://evil.example") == r"see HTTPS:\//evil.example"
 
 
 def test_a_report_of_two_days_names_the_days() -> None:

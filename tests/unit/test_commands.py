@@ -1,0 +1,422 @@
+"""The commands as a responder types them, on the fake hosts: what they say at three in the morning."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from runbook import runs
+from runbook.checks import Finding, Severity
+from runbook.transport import LOCK
+from tests.fake.desk import Desk
+from tests.fake.hosts import Fuse
+
+OTHER = '{"run": "other-1", "holder": "eve@laptop", "since": "2026-04-09T14:00:00Z"}\n'
+WHO = "other-1, by eve@laptop, since 2026-04-09 14:00:00 UTC, last sign of life 2026-04-09 14:00:00 UTC (1 min ago)"
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)
+
+
+def lock(desk: Desk, *hosts: str, text: str = OTHER) -> None:
+    for host in hosts or ("m1", "m2", "m3"):
+        desk.world.hosts[host].put(LOCK, text)
+
+
+def held(run: runs.Run) -> str:
+    return f'{{"run": "{run.id}", "holder": "eve@laptop", "since": "2026-04-09T14:00:00Z"}}\n'
+
+
+# Another run holds the hosts.
+
+
+def test_a_run_that_meets_another_says_that_alone(desk: Desk) -> None:
+    """Its outage explains all the rest; nobody may read that the cluster is as it was, or be sent to run again."""
+    lock(desk)
+    desk.findings["preflight"] += [
+        Finding("Locks", h, Severity.HELD, f"held by the run other-1 on {h}", "ask") for h in ("m1", "m2", "m3")
+    ]
+    desk.findings["preflight"] += [
+        Finding("Manifests", "m1", Severity.BLOCKS, "etcd.yaml is missing", "put it back"),
+        Finding("DataDirectory", "m1", Severity.WARNS, "data of an earlier run", "runbook finish other-1"),
+    ]
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert f"Error: another run holds m1, m2, m3: {WHO}\n" in typed.err
+    assert "the cluster may be in the outage of that run" in typed.err
+    assert "no host is changed" in typed.err
+    for wrong in ("etcd.yaml is missing", "runbook finish", "as it was", "as this run found it", "adopt"):
+        assert wrong not in typed.err
+    assert typed.next[0] == "ask eve@laptop; on that machine: runbook status other-1"
+    assert typed.next[-1] == f"runbook preview --check {desk.quoted}"
+
+
+def test_a_check_before_says_the_same(desk: Desk) -> None:
+    lock(desk, "m2")
+    desk.findings["preflight"] += [
+        Finding("Locks", "m2", Severity.HELD, "held by the run other-1", "ask"),
+        Finding("Manifests", "m1", Severity.BLOCKS, "etcd.yaml is missing", "put it back"),
+    ]
+    typed = desk.type("preview", str(desk.plan_path), "--check", code=6)
+    assert f"another run holds m2: {WHO}" in typed.err
+    assert "etcd.yaml is missing" not in typed.out + typed.err
+
+
+def test_a_lock_that_is_taken_just_before_ours(desk: Desk) -> None:
+    lock(desk, "m3")
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert f"another run holds m3: {WHO}" in typed.err
+    assert '{"run"' not in typed.err
+
+
+def test_a_holder_that_this_machine_knows_is_named_with_its_commands(desk: Desk) -> None:
+    first = desk.restore()
+    lock(desk, text=held(first))
+    desk.findings["preflight"].append(Finding("Locks", "m1", Severity.HELD, "held", "ask"))
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert typed.next[0] == f"runbook status {first.id}"
+    assert any(command.startswith(f"runbook rollback {first.id}") for command in typed.next)
+    assert "ask eve" not in typed.err
+
+
+def test_a_holder_that_is_at_work_here_is_left_alone(desk: Desk) -> None:
+    first = desk.restore()
+    lock(desk, text=held(first))
+    desk.findings["preflight"].append(Finding("Locks", "m1", Severity.HELD, "held", "ask"))
+    with first.locked():
+        typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert typed.next[0].startswith(f"runbook status {first.id}   # process ")
+    assert typed.next[0].endswith("is at work on it") or "is at work on it" in typed.next[0]
+    assert not any(word in typed.err for word in (" finish ", " resume ", " rollback "))
+
+
+@pytest.mark.parametrize("words", [("rollback", "--discard-writes"), ("finish", "--yes")])
+def test_an_old_run_under_the_lock_of_a_new_one(desk: Desk, words: tuple[str, ...]) -> None:
+    """Exit 6, with the holder's name and commands, never this run's own; and nothing is touched."""
+    old, new = desk.restore(), desk.restore(code=4)  # the second is halted in its outage: its bump is too small
+    before = {name: host.tree() for name, host in desk.world.hosts.items()}
+    typed = desk.type(words[0], old.id, *words[1:], code=6)
+    assert f"another run holds m1, m2, m3: {new.id}, by {runs.holder()}, since 2026-04-09 14:00:00 UTC" in typed.err
+    assert "last sign of life" in typed.err
+    assert typed.next[0] == f"runbook status {new.id}"
+    assert any(command.startswith(f"runbook rollback {new.id}") for command in typed.next)
+    assert "{" not in typed.err
+    assert {name: host.tree() for name, host in desk.world.hosts.items()} == before
+    assert old.replay().state == "complete"
+    assert not old.replay().finishing
+
+
+def test_a_bump_too_small_is_sent_back_first(desk: Desk) -> None:
+    """What is pinned cannot be mended in the middle of a run."""
+    desk.restore()
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=4)
+    assert typed.next[0].startswith("runbook rollback ")
+    assert "then a run with the bumpRevision that would do" in typed.next[0]
+
+
+def test_a_lock_that_nobody_can_read(desk: Desk) -> None:
+    lock(desk, "m1", text="what is this")
+    desk.findings["preflight"].append(Finding("Locks", "m1", Severity.HELD, f"{LOCK} is there: what is this", "look"))
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert f"m1 is locked: {LOCK} is there: what is this" in typed.err
+    assert typed.next[0].startswith(f"ssh root@10.0.1.10 rm {LOCK}   # only once you know who made it")
+
+
+# A run that is refused.
+
+
+def test_a_refused_run_tells_each_thing_once(desk: Desk) -> None:
+    for host in ("m1", "m2", "m3"):
+        desk.findings["preflight"].append(
+            Finding("Swap", host, Severity.BLOCKS, "swap is on", f"ssh {host} swapoff -a")
+        )
+        desk.findings["preflight"].append(Finding("Old", host, Severity.WARNS, "an old kernel", "upgrade it"))
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
+    assert typed.err.count("an old kernel") == 1
+    assert "! m1, m2, m3: an old kernel → upgrade it" in typed.err
+    assert typed.err.count("swap is on") == 2, "when it is found, and in the error"
+    assert "✗ m1, m2, m3: swap is on\n      do: ssh m1 swapoff -a (likewise on m2, m3)" in typed.err
+    assert "refused" in typed.err
+    assert "rolled-back" not in typed.err
+    assert typed.next == [f"runbook preview --check {desk.quoted}", f"runbook run {desk.quoted}"]
+
+
+def test_a_refused_run_is_called_so(desk: Desk) -> None:
+    desk.findings["preflight"].append(Finding("Swap", "m1", Severity.BLOCKS, "swap is on", ""))
+    run = desk.restore(code=3)
+    assert desk.type("runs").out.splitlines()[1].split()[:2] == [run.id, "refused"]
+    text = desk.type("status", run.id).out
+    assert "refused, nothing was changed" in text
+    assert "nothing was changed: the old cluster is as this run found it" in text
+    document = json.loads(desk.type("status", run.id, "--output", "json").out)
+    assert (document["state"], document["refused"]) == ("rolled-back", True)
+    assert "was refused: there is nothing to resume" in desk.type("resume", run.id, code=2).err
+
+
+def test_a_run_that_failed_while_preparing_says_that_it_tidied_up(desk: Desk) -> None:
+    desk.world.etcdutl_fails = "m3"
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
+    assert "no host is changed; what had been prepared was removed again" in typed.err
+    assert "m3: " in typed.err
+    assert "no space left" in typed.err
+
+
+# preview --check.
+
+
+def test_the_verdict_stands_at_the_end_just_before_the_digest(desk: Desk) -> None:
+    desk.findings["preflight"] += [
+        Finding("Swap", "m1", Severity.BLOCKS, "swap is on", "swapoff -a"),
+        Finding("Swap", "m2", Severity.BLOCKS, "swap is on", "swapoff -a"),
+        Finding("Even", "", Severity.WARNS, "an even number", ""),
+    ]
+    typed = desk.type("preview", str(desk.plan_path), "--check", code=3)
+    lines = typed.out.splitlines()
+    assert lines[-1].startswith("digest: ")
+    assert "Nothing has been connected to" not in typed.out
+    assert "1 finding in the way (m1, m2), 1 warning (plan)" in lines[0]
+    assert lines[-4] == "1 finding in the way (m1, m2), 1 warning (plan)"
+    assert lines[-3].startswith(f"Type next:     runbook preview --check {desk.quoted}")
+    assert typed.err.splitlines()[0].startswith(
+        "Error: 1 finding in the way (m1, m2); all of it is told in the preview"
+    )
+    assert typed.next == [f"runbook preview --check {desk.quoted}   # after mending that"]
+
+
+def test_a_check_that_finds_nothing_says_what_to_type(desk: Desk) -> None:
+    lines = desk.type("preview", str(desk.plan_path), "--check").out.splitlines()
+    assert lines[-3] == f"Type next:     runbook run {desk.quoted}"
+
+
+def test_a_preview_without_a_check_has_connected_to_nothing(desk: Desk) -> None:
+    assert "Nothing has been connected to" in desk.type("preview", str(desk.plan_path)).out
+
+
+def test_a_check_for_programs_is_one_document(desk: Desk) -> None:
+    desk.findings["preflight"].append(Finding("Swap", "m1", Severity.BLOCKS, "swap is on", "swapoff -a"))
+    typed = desk.type("preview", str(desk.plan_path), "--check", "--output", "json", code=3)
+    document = json.loads(typed.out)
+    assert (document["blocking"], document["warnings"], document["exit_code"]) == (1, 0, 3)
+    assert document["next"] == [f"runbook preview --check {desk.quoted}"]
+
+
+# What this machine lacks.
+
+
+@pytest.mark.parametrize(("name", "key"), [("key", "spec.ssh.identityFile"), ("known", "spec.ssh.knownHostsFile")])
+def test_a_missing_local_file_is_named_by_the_plans_key(desk: Desk, name: str, key: str) -> None:
+    run = desk.restore()
+    (desk.home / name).unlink()
+    for words, code in (
+        (("run", str(desk.plan_path), "--yes"), 3),
+        (("preview", str(desk.plan_path), "--check"), 3),
+        (("rollback", run.id, "--discard-writes"), 4),
+    ):
+        typed = desk.type(*words, code=code)
+        said = typed.out + typed.err
+        assert f"{key}: {desk.home / name}: No such file or directory" in said
+        assert ("ssh -i KEYFILE root@10.0.1.10 true" if name == "key" else "ssh-keyscan 10.0.1.10 10.0.1.11") in said
+    assert run.replay().state == "complete"
+    assert len(runs.all_runs()) == 1
+
+
+# Confirmation.
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Interrupting(Tty):
+    def readline(self, *_: object) -> str:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+def test_nobody_to_confirm_gets_the_whole_command(desk: Desk) -> None:
+    typed = desk.type("run", str(desk.plan_path), code=2)
+    assert typed.next == [f"runbook run {desk.quoted} --yes"]
+
+
+@pytest.mark.parametrize(("stdin", "code"), [(Tty("no\n"), 2), (Interrupting(), 130)])
+def test_not_confirmed_and_interrupted_at_the_question_say_that_nothing_was_changed(
+    desk: Desk, stdin: io.StringIO, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runbook.cli import _confirm
+    from runbook.errors import RunbookError
+
+    desk.patch.setattr("sys.stdin", stdin)
+    with pytest.raises(RunbookError) as caught:
+        _confirm(False, "runbook finish x")("Remove it?")
+    error = caught.value
+    assert (error.code, error.true, error.next) == (code, "nothing was changed", ("runbook finish x",))
+    assert error.message.startswith(("not confirmed", "interrupted, not confirmed"))
+
+
+def test_ctrl_c_before_a_run_says_that_nothing_was_changed(desk: Desk) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    desk.patch.setattr("runbook.commands.preview_binding", interrupt)
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=130)
+    assert "nothing was changed" in typed.err
+
+
+# Part-way.
+
+
+def test_a_silent_host_is_waited_for(desk: Desk) -> None:
+    """Halted in the outage: what the others hold, that the run waits, and for whom."""
+    run = desk.restore()
+    desk.silent = {"m2"}
+    typed = desk.type("rollback", run.id, "--discard-writes", code=4)
+    assert "m2" in typed.err
+    assert "nothing was changed just now" in typed.err
+    assert "m1, m3: the restored cluster serves and is verified" in typed.err
+    assert "it does not answer now" in typed.err
+    assert "nothing is undone on a guess" in typed.err
+    assert typed.next[0] == f"runbook rollback {run.id} --discard-writes   # once that host answers again"
+
+
+def test_a_halt_with_a_silent_host(desk: Desk) -> None:
+    for at in range(150, 1500, 40):
+        desk.fuse = Fuse(at, "silent")
+        typed = desk.type("run", str(desk.plan_path), "--yes", code=None)
+        desk.fuse = Fuse()
+        run = runs.all_runs()[0]
+        if typed.code == 4 and run.replay().in_outage:
+            break
+        desk.type("rollback", run.id, "--discard-writes", code=None)
+    lost = next(name for name, host in desk.world.hosts.items() if not host.reachable)
+    assert f"the run waits for {lost}" in typed.err
+    assert "it does not answer now" in typed.err
+    assert typed.next[0].endswith(f"# goes on, once {lost} answers again")
+    assert typed.next[1].startswith(f"runbook resume {run.id} --plan {desk.quoted}")
+    lines = typed.err.splitlines()
+    told = [line for line in lines if "no answer: the connection was lost" in line]
+    assert all(line.count("the connection was lost") == 1 for line in told)
+    text = desk.type("status").out
+    assert "last seen " in text
+    assert f"the run waits for {lost}" in text
+    assert "no engine is working on it" in text
+
+
+def test_a_secret_that_is_mistyped(desk: Desk) -> None:
+    desk.plan_path.write_text(desk.plan_path.read_text() + "  verify: {secrets: [default/knwon]}\n")
+    kubectl = type(desk.world.hosts["m1"])._run_kubectl
+
+    def without(self: object, argv: list[str], out: list[str], err: list[str]) -> object:
+        if any("knwon" in word for word in argv):
+            err.append('Error from server (NotFound): secrets "knwon" not found\n')
+            return iter_code(1)
+        return kubectl(self, argv, out, err)  # type: ignore[arg-type]
+
+    for host in desk.world.hosts.values():
+        host.own_programs["kubectl"] = lambda argv, out, err, host=host: without(host, argv, out, err)  # type: ignore[misc,assignment]
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=4)
+    run = runs.all_runs()[0]
+    assert 'm1, m2, m3: Error from server (NotFound): secrets "knwon" not found' in typed.err
+    assert "the scheduler and the controller-manager are stopped" in typed.err
+    assert any(
+        command.startswith(f"runbook resume {run.id} --plan {desk.quoted}   # after mending spec.verify.secrets")
+        for command in typed.next
+    )
+
+
+def iter_code(code: int) -> Generator[None, None, int]:
+    yield from ()
+    return code
+
+
+# After success.
+
+
+def test_what_to_type_after_success_says_what_it_does(desk: Desk) -> None:
+    typed = desk.type("run", str(desk.plan_path), "--yes")
+    run = runs.all_runs()[0].id
+    assert typed.out.splitlines()[0].startswith(f"{run}: complete")
+    assert "   # when the cluster is well: removes the old data, and with it the way back" in typed.out
+    assert "   # back to the old data: throws away what was written since" in typed.out
+
+
+def test_a_rollback_without_consent_is_not_sent_to_resume(desk: Desk) -> None:
+    run = desk.restore()
+    typed = desk.type("rollback", code=2)
+    assert typed.next[0].startswith(f"runbook rollback {run.id} --discard-writes")
+    assert "resume" not in typed.err
+    assert "nothing was changed just now" in typed.err
+
+
+def test_one_command_has_one_result_line(desk: Desk) -> None:
+    typed = desk.type("run", str(desk.plan_path), "--yes", "--output", "json")
+    assert [r["state"] for r in desk.results(typed)] == ["complete"]
+    typed = desk.type("resume", "--output", "json")
+    assert [r["note"] for r in desk.results(typed)] == ["this run is complete and owes nothing"]
+    typed = desk.type("finish", "--yes", "--output", "json")
+    assert [r["closed"] for r in desk.results(typed)] == [True]
+    typed = desk.type("rollback", runs.all_runs()[0].id, "--output", "json", code=2)
+    assert [r["exit_code"] for r in desk.results(typed)] == [2]
+
+
+def test_programs_get_commands_without_notes(desk: Desk) -> None:
+    desk.restore()
+    assert all("#" not in c for c in json.loads(desk.type("status", "--output", "json").out)["next"])
+
+
+def test_a_plan_with_errors_ends_with_what_to_type(desk: Desk) -> None:
+    desk.plan_path.write_text(desk.plan_path.read_text().replace("peerURLs", "peerURLS", 1))
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=2)
+    assert typed.err.startswith(f"{desk.plan_path}:7:")
+    assert "nothing was changed" in typed.err
+    assert typed.next == [f"runbook validate {desk.quoted}   # after mending it"]
+
+
+# A fault of the program's own.
+
+
+def test_a_crash_in_a_run_says_where_it_stands(desk: Desk) -> None:
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    desk.patch.setattr("runbook.engine.Engine._enter", crash)
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=1)
+    run = runs.all_runs()[0]
+    assert f"ZeroDivisionError: oh; all of it is in {run.path / 'debug.log'}" in typed.err
+    assert "the old cluster is as it was" in typed.err
+    assert typed.next[0].startswith(f"runbook resume {run.id}")
+
+
+def test_a_crash_outside_a_run(desk: Desk) -> None:
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    desk.patch.setattr("runbook.commands.preview_binding", crash)
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=1)
+    assert "this command changed nothing on any host" in typed.err
+    assert typed.next[0].startswith("runbook runs")
+
+
+def test_the_handlers_of_signals_are_given_back(desk: Desk) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    desk.restore()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_room_for_a_journal(desk: Desk) -> None:
+    (desk.home / "state").write_text("a file where the directory should be")
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=1)
+    assert "the journal's directory cannot be made" in typed.err
+    assert "no host is changed" in typed.err
+    assert typed.next[0] == f"df -h {desk.home}"
+
+
+def test_no_run_is_known(desk: Desk) -> None:
+    typed = desk.type("status", code=2)
+    assert "no run is known on this machine" in typed.err
+    assert desk.type("runs").out.startswith("RUN")
