@@ -97,10 +97,14 @@ def test_all_hosts_are_reported_at_once(desk: Desk, good: bytes) -> None:
         lab.exec("m1", ["rm", "-f", "/etc/kubernetes/manifests/etcd.yaml.bak"], check=True)
         lab.exec("m2", ["systemctl", "start", "kubelet"], check=True)
         lab.plug("m3")
-    for said in (done.stderr, check.stderr):
+    verdict = check.stdout.partition("CHECKED JUST NOW")[2]
+    for said in (done.stderr, verdict):
         assert "etcd.yaml.bak" in said
         assert "m2" in said
         assert "m3" in said
+    assert verdict.splitlines()[-1].startswith("digest: ")
+    assert "Type next:     runbook preview --check" in verdict
+    assert "m1, m2, m3" in check.stderr
     for host in ("m1", "m2", "m3"):
         assert lab.exec(host, ["test", "-e", "/var/lib/etcd-runbook.lock"]).returncode == 1
         assert lab.exec(host, ["test", "-e", "/var/lib/etcd-runbook"]).returncode == 1
@@ -117,8 +121,11 @@ def test_another_run_holds_a_host(desk: Desk, good: bytes) -> None:
         assert desk.tree() == before
     finally:
         desk.lab.exec("m3", ["rm", "-f", "/var/lib/etcd-runbook.lock"], check=True)
-    for word in ("ada@bastion", "other-20260101t000000z-beef", "m3"):
-        assert word in done.stderr
+    who = "other-20260101t000000z-beef, by ada@bastion, since 2026-01-01 00:00:00 UTC"
+    assert f"another run holds m3: {who}" in done.stderr
+    assert "ask ada@bastion; on that machine: runbook status other-20260101t000000z-beef" in done.stderr
+    assert "the cluster may be in the outage of that run" in done.stderr
+    assert "as it was" not in done.stderr
 
 
 def test_a_bump_too_small_is_refused_with_one_that_would_do(desk: Desk) -> None:
