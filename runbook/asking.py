@@ -100,9 +100,15 @@ class _Wait:
 
 
 def ask_until(
-    hosts: Hosts, probes: Mapping[str, Probe], clock: Clock, impatient: Collection[str] = ()
+    hosts: Hosts,
+    probes: Mapping[str, Probe],
+    clock: Clock,
+    impatient: Collection[str] = (),
+    at: dict[str, float] | None = None,
 ) -> dict[str, View]:
     """Ask until each host says yes, or its probe's time is over; ``impatient`` hosts are asked once only.
+
+    ``at`` is given the time at which each host was last asked.
 
     While waiting, only the first question not yet answered with yes is asked: the later ones are often slow to fail.
     A host that had to be waited for is asked everything once more at the end.
@@ -110,6 +116,8 @@ def ask_until(
     start = clock.monotonic()
     patient = {h: p for h, p in probes.items() if p.wait and h not in impatient}
     views = ask_once(hosts, {h: p for h, p in probes.items() if h not in patient})
+    at = {} if at is None else at
+    at |= dict.fromkeys(views, clock.monotonic())
     waits = {h: _Wait(p, start + p.wait) for h, p in patient.items()}
     while waits:
         seen = _together(hosts, {h: w.pending() for h, w in waits.items()})
@@ -118,7 +126,7 @@ def ask_until(
             arrived = wait.take(seen[host])
             idle = idle and seen[host].verdict is not Verdict.YES
             if arrived or (seen[host].verdict is not Verdict.YES and clock.monotonic() >= wait.until):
-                views[host] = wait.view
+                views[host], at[host] = wait.view, clock.monotonic()
                 del waits[host]
         if waits and idle:
             clock.sleep(POLL)

@@ -272,7 +272,7 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
     def work(engine: Engine, journal: Journal) -> None:
         if past.state in ("unverified", "halted"):
             journal.append("accepted", {"text": "finish --accept"})
-        engine.not_anothers()  # what another run is restoring beside must not lose its way back
+        engine.lock.not_anothers()  # what another run is restoring beside must not lose its way back
         engine.sweep()
 
     return _work(run, plan, bound, "finish", progress, work), ""

@@ -124,7 +124,7 @@ RUN_TRANSITIONS: list[Row] = [
 
 
 class Crew(Protocol):
-    """What the machines need done: the engine."""
+    """What a step's machine needs done: the engine's hands."""
 
     def observe(self, step: Step, state: str) -> Views:
         """What each host says: ready or done, done, or undone, as the state asks."""
@@ -137,6 +137,10 @@ class Crew(Protocol):
 
     def undo(self, step: Step) -> None:
         """Settle, then take the step back everywhere."""
+
+
+class Recorder(Protocol):
+    """What the run's machine asks for: the engine."""
 
     def record_run(self, source: str, dest: str, why: str) -> None:
         """Write the journal; raising leaves the state as it was."""
@@ -229,7 +233,7 @@ class RunState:
 
     state: str
 
-    def __init__(self, crew: Crew, state: str = "planned", halted_from: str = "") -> None:
+    def __init__(self, crew: Recorder, state: str = "planned", halted_from: str = "") -> None:
         self.crew, self.halted_from = crew, halted_from
         self.machine = Machine(
             model=self,

@@ -71,7 +71,7 @@ class Desk:
         self.patch.setenv("NO_COLOR", "1")
         for module in ("commands", "precheck"):
             self.patch.setattr(f"runbook.{module}.hosts_of", self._hosts_of)
-        for module in ("runbook.engine", "runbook.checks.survey"):
+        for module in ("runbook.hands", "runbook.checks.survey"):
             self.patch.setattr(f"{module}.inspect", lambda group, *_: list(self.findings[group]))
         self.patch.setattr("runbook.asking.RealClock", lambda: self.world)
         self.patch.setattr("runbook.progress.PATIENCE", 0.0)

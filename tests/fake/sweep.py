@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import runbook.engine
+import runbook.hands
 from runbook.replay import replay
 from tests.fake.hosts import Fuse
 from tests.fake.sessions import Life, plan
@@ -58,7 +58,7 @@ class Case:
 
 def no_checks() -> None:
     """The checks have tests of their own; the fake answers only what the steps ask."""
-    vars(runbook.engine)["inspect"] = lambda *_args, **_kwargs: []
+    vars(runbook.hands)["inspect"] = lambda *_args, **_kwargs: []
 
 
 def moments(*, wal: bool = False, nodes: int = 3, pace: int = -1) -> int:

@@ -23,7 +23,7 @@ OTHER = '{"run": "other-1", "holder": "x@y", "since": "z"}\n'
 def findings(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Finding]]:
     """What the checks find, by their group; nothing at first."""
     found: dict[str, list[Finding]] = {"preflight": [], "verify": []}
-    monkeypatch.setattr("runbook.engine.inspect", lambda group, *_: found[group])
+    monkeypatch.setattr("runbook.hands.inspect", lambda group, *_: found[group])
     return found
 
 
@@ -205,7 +205,7 @@ def test_a_lock_that_cannot_be_released_is_told(monkeypatch: pytest.MonkeyPatch)
     error = told(life, Halted, 4)
     assert "restored and verified, but the lock could not be released" in str(error)
     monkeypatch.undo()
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_: [])
     assert life.session("forward") == "complete"
     assert not life.faults(restored=True)
 

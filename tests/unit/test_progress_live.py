@@ -16,7 +16,7 @@ from tests.fake.sessions import PROCEDURE, RUN, Life, plan
 
 @pytest.fixture(autouse=True)
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_a, **_k: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_a, **_k: [])
 
 
 def view(plan_: Plan, width: int = 120, height: int = 40) -> tuple[Live, Console, io.StringIO]:

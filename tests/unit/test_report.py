@@ -40,7 +40,7 @@ HEADER: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_a, **_k: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_a, **_k: [])
 
 
 def life_with_header() -> Life:

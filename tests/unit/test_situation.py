@@ -23,7 +23,7 @@ PLAN = "'/srv/my plan.yaml'"
 
 @pytest.fixture(autouse=True)
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_a, **_k: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_a, **_k: [])
 
 
 def line(event: str, second: float, **more: Any) -> Line:

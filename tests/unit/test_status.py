@@ -20,7 +20,7 @@ KEYS = {"run", "state", "step", "outage_seconds", "hosts", "absent", "next"} | {
 
 @pytest.fixture(autouse=True)
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_a, **_k: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_a, **_k: [])
 
 
 def line(event: str, **more: Any) -> Line:

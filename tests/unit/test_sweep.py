@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture(autouse=True)
 def _without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbook.engine.inspect", lambda *_args, **_kwargs: [])
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_args, **_kwargs: [])
 
 
 def all_end_well(cases: Iterable[Case]) -> None:

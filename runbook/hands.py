@@ -1,0 +1,224 @@
+"""What the engine does to the hosts for one step, and asks of them: probes, actions, what an earlier engine left.
+
+It decides nothing: the state tables do, by the views that it gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from runbook.asking import Clock, ask_once, ask_until
+from runbook.checks import Finding, Severity
+from runbook.checks.survey import inspect
+from runbook.errors import Held
+from runbook.facts import once
+from runbook.findings import decisive
+from runbook.journal import Journal
+from runbook.lifecycle import READY, Verdict, View, Views
+from runbook.plan import Plan
+from runbook.procedure import words
+from runbook.step import Action, Binding, Command, Irreversible, Probe, Result, Scope, Step, Target
+from runbook.transport import Hosts
+
+SUPERSEDED = 97
+"""What a host answers to an engine whose epoch is not the newest (``transport.Hosts``)."""
+FRESH = 2.0
+"""Seconds for which a postcondition that was seen stands for the same precondition of the next step."""
+
+
+class Hands:
+    """The hosts of one run; fulfils :class:`runbook.lifecycle.Crew`.
+
+    ``trouble`` is what the last step's commands said where they failed, by host; ``unsettled`` are the hosts where
+    something of this run may still be running.
+    """
+
+    def __init__(self, plan: Plan, bound: Binding, hosts: Hosts, journal: Journal, clock: Clock) -> None:
+        self.plan, self.bound = plan, bound
+        self.hosts, self.journal, self.clock = hosts, journal, clock
+        self.nodes = tuple(Target(plan, bound, node) for node in plan.nodes)
+        self.workers = tuple(Target(plan, bound, worker) for worker in plan.workers)
+        self.trouble: dict[str, View] = {}
+        self.unsettled: set[str] = set()
+        self.findings: list[Finding] = []
+        self.shown = Shown(clock)
+
+    def targets(self, step: Step) -> tuple[Target, ...]:
+        """The hosts on which a step acts."""
+        by_scope = {Scope.ALL: self.nodes, Scope.FIRST: self.nodes[:1], Scope.WORKERS: self.workers}
+        return by_scope[step.on]
+
+    def observe(self, step: Step, state: str) -> Views:
+        """What each host says now; waits where the step says so."""
+        targets = self.targets(step)
+        if state == "UNDOING":
+            views = ask_until(self.hosts, {n.name: step.undone(n) for n in targets}, self.clock, set(self.trouble))
+            return {h: self.trouble[h] if h in self.unsettled else self._with_trouble(h, v) for h, v in views.items()}
+        if state == "PENDING":
+            return dict.fromkeys((n.name for n in targets), READY) if step.checks else self._may_start(step, targets)
+        if step.checks:
+            return self._inspect(step)
+        probes = {n.name: step.done(n) for n in targets}
+        at: dict[str, float] = {}
+        views = ask_until(self.hosts, probes, self.clock, set(self.trouble), at)
+        self.shown.keep({h: probes[h] for h, view in views.items() if view.verdict is Verdict.YES}, at)
+        return {h: self._with_trouble(h, view) for h, view in views.items()}
+
+    def _may_start(self, step: Step, targets: Sequence[Target]) -> Views:
+        views = ask_once(self.hosts, {n.name: step.done(n) for n in targets})
+        open_ = {n.name: self.shown.rest(n.name, step.ready(n)) for n in targets if views[n.name].verdict is Verdict.NO}
+        ready = ask_until(self.hosts, open_, self.clock)
+        return views | {h: READY if view.verdict is Verdict.YES else view for h, view in ready.items()}
+
+    def _with_trouble(self, host: str, view: View) -> View:
+        """A host that is not done, with what its command said, which is the better reason."""
+        if view.verdict is Verdict.YES or host not in self.trouble:
+            return view
+        trouble = self.trouble[host]
+        verdict = Verdict.UNKNOWN if Verdict.UNKNOWN in (view.verdict, trouble.verdict) else Verdict.NO
+        return View(verdict, once(view.saw, trouble.saw))
+
+    def _inspect(self, step: Step) -> Views:
+        targets = (*self.nodes, *self.workers)
+        self.findings = decisive(inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock))
+        for f in self.findings:
+            if f.severity is not Severity.OK:
+                found = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
+                self.journal.append("finding", found, step=step.id(), host=f.host)
+        views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}
+        for f in self.findings:
+            if f.severity in (Severity.BLOCKS, Severity.HELD):
+                before = views.get(f.host)
+                views[f.host] = View(Verdict.NO, once(before.saw if before else "", f.saw))
+        return views
+
+    def act(self, step: Step) -> None:
+        """Settle first; then act where the host says that it is not done, and nowhere else."""
+        targets = {n.name: n for n in self.targets(step)}
+        todo = {name: list(step.do(n)) for name, n in targets.items()}
+        self.trouble, self.unsettled = {}, set()
+        if not any(todo.values()):
+            return
+        settled = self._settle(todo)
+        views = ask_once(self.hosts, {name: step.done(targets[name]) for name in settled})
+        open_ = {name: todo[name] for name, v in views.items() if v.verdict is Verdict.NO}
+        self._in_turns(step, open_, "do", {name: step.turn(targets[name]) for name in open_})
+
+    def _in_turns(
+        self, step: Step, todo: Mapping[str, Sequence[Action]], what: str, turns: Mapping[str, Probe]
+    ) -> None:
+        """All hosts at once; or one after the other, each as soon as the one before shows that it is on its way."""
+        if not any(turn.questions for turn in turns.values()):
+            self.carry_out(step, todo, what)
+            return
+        for name, actions in todo.items():
+            result = self.carry_out(step, {name: actions}, what)[name]
+            if result.ok and name != list(todo)[-1]:
+                ask_until(self.hosts, {name: turns[name]}, self.clock)
+
+    def undo(self, step: Step) -> None:
+        """Settle first; then undo on every host."""
+        todo: dict[str, Sequence[Action]] = {}
+        self.trouble, self.unsettled = {}, set()
+        for n in self.targets(step):
+            undo = step.undo(n)
+            if isinstance(undo, Irreversible):
+                self.trouble[n.name] = View(Verdict.NO, f"cannot be undone: {undo.why}")
+            elif undo:
+                todo[n.name] = undo
+        settled = self._settle(todo)
+        self.carry_out(step, {name: todo[name] for name in settled}, "undo")
+
+    def _settle(self, todo: Mapping[str, Sequence[Action]]) -> list[str]:
+        """Wait for what an earlier engine may have left running; the hosts where nothing runs any more."""
+        if not todo:
+            return []
+        longest = max((a.timeout for actions in todo.values() for a in actions), default=0.0)
+        results = self.claim(list(todo), longest + 30)
+        for host, result in results.items():
+            if not result.ok:
+                verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
+                self.trouble[host] = View(verdict, result.tail() or f"could not settle ({result.code})")
+                self.unsettled.add(host)
+        return [host for host, result in results.items() if result.ok]
+
+    def claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
+        results = self.hosts.settle(hosts, wait)
+        self._superseded(results)
+        return results
+
+    def _superseded(self, results: Mapping[str, Result]) -> None:
+        """A forgotten engine gives up at once: nothing that it saw tells what the newer one does."""
+        newer = [host for host, result in results.items() if result.code == SUPERSEDED]
+        if newer:
+            raise Held(
+                f"a newer engine has taken this run over, on {', '.join(newer)}",
+                true="this engine changes nothing any more",
+                means="the run goes on, or has ended, without it",
+                next=(f"runbook status {self.bound.run}",),
+            )
+
+    def carry_out(self, step: Step, actions: Mapping[str, Sequence[Action]], what: str) -> dict[str, Result]:
+        """Carry actions out, journalled; a host's failure is its trouble. Raises Held for a forgotten engine."""
+        if not actions:
+            return {}
+        self.shown.forget()
+        key = f"{step.id()}.{what}.{self.journal.epoch}.{len(self.journal.lines)}"
+        results = self.hosts.act(actions, key, _Witness(self.journal, step.id()))
+        for host, result in results.items():
+            if not result.ok:
+                verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
+                self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
+        self._superseded(results)
+        return results
+
+    def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:
+        """One line for each row of the step's table."""
+        saw = {h: f"{v.verdict}: {v.saw}" if v.saw else str(v.verdict) for h, v in views.items()}
+        self.journal.append("step", {"from": source, "to": dest, "trigger": trigger, "saw": saw}, step=step.id())
+
+
+class Shown:
+    """What each host has just shown as the postcondition of a step: the next step's precondition need not ask it again.
+
+    It is the same question, so it has the same answer a moment later, as long as nothing was done in between; to ask
+    for the hashes of all members, or of the snapshot, once more costs seconds of an outage.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.at: Mapping[str, float] = {}
+        self.seen: dict[str, set[tuple[str, Command]]] = {}
+
+    def keep(self, probes: Mapping[str, Probe], at: Mapping[str, float]) -> None:
+        """These hosts have said yes to these probes, at that time each."""
+        self.at = at
+        self.seen = {host: {(q.says, q.ask) for q in probe.questions} for host, probe in probes.items()}
+
+    def rest(self, host: str, probe: Probe) -> Probe:
+        """The probe without what the host has just shown."""
+        if host not in self.seen or self.clock.monotonic() - self.at[host] > FRESH:
+            return probe
+        return replace(probe, questions=tuple(q for q in probe.questions if (q.says, q.ask) not in self.seen[host]))
+
+    def forget(self) -> None:
+        """Something is about to be done, so that nothing is known any more."""
+        self.seen = {}
+
+
+class _Witness:
+    """Writes each action into the journal, before and after."""
+
+    def __init__(self, journal: Journal, step: str) -> None:
+        self.journal, self.step = journal, step
+
+    def begins(self, host: str, key: str, action: Action) -> None:
+        """The line that announces the action; where it cannot be written, the action is not begun."""
+        self.journal.append("begin", {"key": key, "action": words(action)}, step=self.step, host=host)
+
+    def ended(self, host: str, key: str, action: Action, result: Result) -> None:
+        """How it ended, and the last of what it said where it failed."""
+        said = {} if result.ok else {"said": result.tail()}
+        self.journal.append("end", {"key": key, "code": result.code, **said}, step=self.step, host=host)
