@@ -18,7 +18,7 @@ from runbook.cli import cli
 from runbook.plan import Plan
 from runbook.runs import Run, all_runs
 from runbook.step import Binding, Target
-from runbook.transport import Hosts
+from runbook.transport import Claim, RunHosts
 from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import SHA256
 from tests.fake.world import World
@@ -93,12 +93,12 @@ class Desk:
         """The plan's file as a word to type."""
         return shlex.quote(str(self.plan_path))
 
-    def _hosts_of(self, plan: Plan, epoch: int) -> Callable[[Binding], Hosts]:
+    def _hosts_of(self, plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
         for host in self.world.hosts.values():
             host.reachable = host.name not in self.silent
 
-        def connect(bound: Binding) -> Hosts:
-            return FakeHosts(self.world, [Target(plan, bound, n) for n in plan.nodes], epoch, self.fuse)
+        def connect(bound: Binding) -> RunHosts:
+            return FakeHosts(self.world, [Target(plan, bound, n) for n in plan.nodes], claim.epoch, self.fuse)
 
         return connect
 
