@@ -166,10 +166,7 @@ def _manifests_are(n: Target, says: str, text: str, *names: str) -> Probe:
 def stop_etcd(n: Target) -> Sequence[Command]:
     """Park etcd's manifest, the leader's last, and wait until the container is gone."""
     status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5).words()
-    # The connections of a dead peer look alive for long. A leader that waits on after its followers have gone steps
-    # down, and then takes half a minute to stop.
-    wait = "1" if n.bound.absent else "5"
-    last = script(scripts.LEADER_LAST, wait, *status, timeout=20, optional=True)
+    last = script(scripts.LEADER_LAST, "5", *status, timeout=20, optional=True)
     return [last, park(n, "etcd.yaml"), gone(n, "etcd")]
 
 
