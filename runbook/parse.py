@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from runbook.cri import Container, Sandbox, containers, sandboxes
 from runbook.shape import ParseError, Shape, brief, from_json
 from runbook.staticpod import Container as PodContainer
 from runbook.staticpod import StaticPod, manifest
@@ -26,6 +27,7 @@ __all__ = [
     "MemberList",
     "ParseError",
     "PodContainer",
+    "Sandbox",
     "SnapshotStatus",
     "StaticPod",
     "alarms",
@@ -39,52 +41,10 @@ __all__ = [
     "nodes",
     "pods",
     "readyz",
+    "sandboxes",
     "snapshot_status",
     "version",
 ]
-
-
-# --- crictl ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Container:
-    """One container of ``crictl ps -a -o json``; ``state`` is CRI's word, ``CONTAINER_EXITED`` for one.
-
-    Names come from the kubelet's labels: a container's own name may hold "etcd" for many reasons.
-    """
-
-    id: str
-    name: str
-    namespace: str
-    pod: str
-    state: str
-    attempt: int
-
-    @property
-    def running(self) -> bool:
-        """It runs, or may: whatever is not known to have exited counts as alive."""
-        return self.state != "CONTAINER_EXITED"
-
-
-def containers(text: str) -> tuple[Container, ...]:
-    """What ``crictl ps -a -o json`` says; it prints no exit codes (``crictl inspect`` would)."""
-    top = Shape(from_json(text, "crictl ps"), "crictl ps")
-    if "containers" not in list(top):  # it is printed when empty too: anything else is no list of containers
-        raise ParseError(f"crictl ps: no list of containers in {brief(text)}")
-    return tuple(_container(c) for c in top.children("containers"))
-
-
-def _container(c: Shape) -> Container:
-    labels, meta = c.maybe("labels"), c.maybe("metadata")
-    return Container(
-        id=c.text("id"),
-        name=labels.text("io.kubernetes.container.name", meta.text("name", "")),
-        namespace=labels.text("io.kubernetes.pod.namespace", ""),
-        pod=labels.text("io.kubernetes.pod.name", ""),
-        state=c.text("state"),
-        attempt=meta.number("attempt", 0),
-    )
 
 
 # --- etcdctl and etcdutl --------------------------------------------------------------------------------------------

@@ -249,6 +249,10 @@ class Step(ABC):
         """
         return NOTHING
 
+    def turn_back(self, n: Target) -> Probe:
+        """The same between hosts that are undone."""
+        return NOTHING
+
     @abstractmethod
     def do(self, n: Target) -> Sequence[Action]:
         """What to carry out, in order; safe to repeat from any half-done state."""

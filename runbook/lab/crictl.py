@@ -1,4 +1,4 @@
-"""A stand-in for crictl: ps, pods, images, stop, rm, logs, inspect and version, with the real one's JSON."""
+"""A stand-in for crictl: ps, pods, images, stop, rm, stopp, rmp, logs, inspect, version, with the real one's JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from runbook.lab.wire import RUNNING, STATE, ask
+from runbook.lab.wire import READY, RUNNING, STATE, ask
 
 Json = dict[str, Any]
 SHOWN = ("id", "podSandboxId", "metadata", "image", "imageRef", "state", "createdAt", "labels", "annotations")
@@ -29,11 +29,17 @@ def fail(text: str) -> int:
     return 1
 
 
-def containers() -> list[Json]:
-    """All of them, the newest first."""
+def containers(kind: str = "containers") -> list[Json]:
+    """All of them, the newest first; or all ``sandboxes``."""
     with open(f"{STATE}/all.json") as file:
-        found: list[Json] = json.load(file)["containers"]
+        found: list[Json] = json.load(file)[kind]
     return found
+
+
+def labelled(items: list[Json], options: dict[str, str]) -> list[Json]:
+    """Those with all the labels asked for."""
+    wanted = [pair.partition("=")[::2] for pair in options.get("label", "").split(",") if pair]
+    return [i for i in items if all(i["labels"].get(key) == value for key, value in wanted)]
 
 
 def show(document: Json) -> int:
@@ -68,8 +74,7 @@ def chosen(options: dict[str, str], arguments: list[str]) -> list[Json]:
         found = [c for c in found if c["state"].lower().endswith(state.lower())]
     elif "all" not in options:
         found = [c for c in found if c["state"] == RUNNING]
-    labels = dict(pair.partition("=")[::2] for pair in options.get("label", "").split(",") if pair)
-    found = [c for c in found if all(c["labels"].get(k) == v for k, v in labels.items())]
+    found = labelled(found, options)
     found = [c for c in found if re.search(options.get("name", ""), c["metadata"]["name"])]
     found = [c for c in found if c["podSandboxId"].startswith(options.get("pod", ""))]
     found = [c for c in found if c["id"].startswith(options.get("id", arguments[0] if arguments else ""))]
@@ -96,32 +101,28 @@ def ps(options: dict[str, str], arguments: list[str]) -> int:
 
 
 def pods(options: dict[str, str], _: list[str]) -> int:
-    """List pod sandboxes: here, the pods that have containers."""
-    items: dict[str, Json] = {}
-    for c in reversed(containers()):
-        labels = c["labels"]
-        ready = "SANDBOX_READY" if c["state"] == RUNNING else "SANDBOX_NOTREADY"
-        name, namespace = labels["io.kubernetes.pod.name"], labels["io.kubernetes.pod.namespace"]
-        meta = {"name": name, "uid": labels["io.kubernetes.pod.uid"], "namespace": namespace, "attempt": 0}
-        item = {
-            "id": c["podSandboxId"],
-            "metadata": meta,
-            "state": ready,
-            "createdAt": c["createdAt"],
-            "labels": labels,
-        }
-        items[c["podSandboxId"]] = {**item, "annotations": {}, "runtimeHandler": ""}
-    found = [i for i in items.values() if re.search(options.get("name", ""), i["metadata"]["name"])]
+    """List pod sandboxes."""
+    found = labelled(containers("sandboxes"), options)
+    state = options.get("state", "").lower()
+    if state not in ("", "ready", "notready"):
+        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} --state should be ready or notready", file=sys.stderr)
+        return 1
+    if state:
+        found = [s for s in found if (s["state"] == READY) == (state == "ready")]
+    for key in ("name", "namespace"):
+        found = [s for s in found if re.search(options.get(key, ""), s["metadata"][key])]
+    found = [s for s in found if s["id"].startswith(options.get("id", ""))]
+    found = found[:1] if "latest" in options else found
     if "quiet" in options:
-        print("\n".join(i["id"] for i in found), end="\n" if found else "")
+        print("\n".join(s["id"] for s in found), end="\n" if found else "")
         return 0
     if options.get("output") == "json":
         return show({"items": found})
     rows = [["POD ID", "CREATED", "STATE", "NAME", "NAMESPACE", "ATTEMPT", "RUNTIME"]]
-    for i in found:
-        state = i["state"].removeprefix("SANDBOX_").capitalize()
-        meta = i["metadata"]
-        rows.append([i["id"][:13], age(i["createdAt"]), state, meta["name"], meta["namespace"], "0", "(default)"])
+    for s in found:
+        state, meta = "Ready" if s["state"] == READY else "NotReady", s["metadata"]
+        names = [meta["name"], meta["namespace"], str(meta["attempt"])]
+        rows.append([s["id"][:13], age(s["createdAt"]), state, *names, "(default)"])
     return print_table(rows)
 
 
@@ -135,6 +136,24 @@ def images(options: dict[str, str], _: list[str]) -> int:
     return print_table(
         [["IMAGE", "TAG", "IMAGE ID", "SIZE"], *([*n.rpartition(":")[::2], n[:13], "0B"] for n in names)]
     )
+
+
+def each_sandbox(arguments: list[str], verb: str) -> int:
+    """`stopp` and `rmp` of each sandbox named."""
+    if not arguments:
+        return fail("ID cannot be empty")
+    code = 0
+    for ident in arguments:
+        found = [s for s in containers("sandboxes") if s["id"].startswith(ident)]
+        if len(found) != 1:
+            code = fail(f"{verb} sandbox {ident}: rpc error: code = NotFound desc = not found")
+            continue
+        answer = ask({"op": verb, "id": found[0]["id"]})
+        if "error" in answer:
+            code = fail(f"{verb} sandbox {ident}: {answer['error']}")
+        else:
+            print(f"{'Stopped' if verb == 'stopp' else 'Removed'} sandbox {ident}")
+    return code
 
 
 def each(options: dict[str, str], arguments: list[str], verb: str) -> int:
@@ -212,8 +231,13 @@ def main(argv: list[str]) -> int:
     except getopt.GetoptError as error:
         return fail(str(error))
     names = {**NAMES, "-f": "force", "-i": "image-endpoint"}
-    options = {names.get(flag, flag.removeprefix("--")): value for flag, value in [*before, *pairs]}
+    options: dict[str, str] = {}
+    for flag, value in [*before, *pairs]:
+        name = names.get(flag, flag.removeprefix("--"))
+        options[name] = f"{options[name]},{value}" if name == "label" and name in options else value
     try:
+        if verb in ("stopp", "rmp"):
+            return each_sandbox(arguments, verb)
         if verb in ("stop", "rm"):
             return each(options, arguments, verb)
         if verb in VERBS:

@@ -171,7 +171,23 @@ class Init:
 
     def do_start(self, request: Json) -> tuple[None, Json]:
         """Start a container."""
-        return None, {"id": self.runtime.start(request["pod"], request["container"], request["attempt"])}
+        ident = self.runtime.start(request["pod"], request["container"], request["attempt"], request["sandbox"])
+        return None, {"id": ident}
+
+    def do_sandbox(self, request: Json) -> tuple[None, Json]:
+        """Make a pod's sandbox."""
+        return None, {"id": self.runtime.run_sandbox(request["pod"], request["attempt"])}
+
+    def do_stopp(self, request: Json) -> tuple[Callable[[], bool], Json]:
+        """Stop a sandbox, and at once whatever runs in it; the answer comes when that has ended."""
+        ident = request["id"]
+        self.runtime.kill_inside(ident)
+        return lambda: self.runtime.stop_sandbox(ident), {"id": ident}
+
+    def do_rmp(self, request: Json) -> tuple[None, Json]:
+        """Forget a sandbox that was stopped."""
+        self.runtime.remove_sandbox(request["id"])
+        return None, {"id": request["id"]}
 
     def do_stop(self, request: Json) -> tuple[Callable[[], bool] | None, Json]:
         """Stop a container; with `wait`, the answer comes when it has ended."""

@@ -2,10 +2,11 @@
 
 It does what the real one does with a manifests directory: every file that does not begin with a dot is a manifest;
 changes are noticed by inotify and every 20 s; a changed or renamed file is another pod; containers are restarted with
-a back-off, stopped with SIGTERM and after the grace period SIGKILL; `DirectoryOrCreate` creates; containers outlive
-the kubelet, and a new one takes them over; a pod whose manifest is gone is kept running until the API server was seen
-once. It runs no probes, and no pods but static ones. Sources: pkg/kubelet/config/file*.go, kubelet_pods.go
-(HandlePodCleanups), kuberuntime_manager.go.
+a back-off, stopped with SIGTERM and after the grace period SIGKILL; a pod's sandbox is ready as long as the pod is
+wanted, also while nothing runs in it, and is stopped after its containers; `DirectoryOrCreate` creates; containers
+outlive the kubelet, and a new one takes them over; a pod whose manifest is gone is kept running until the API server
+was seen once. It runs no probes, and no pods but static ones. Sources: pkg/kubelet/config/file*.go, kubelet_pods.go
+(HandlePodCleanups), kuberuntime_manager.go (computePodActions, killPodWithSyncResult), kuberuntime_sandbox.go.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 
 from runbook.lab import kernel
 from runbook.lab.node import NodeStatus
-from runbook.lab.wire import RUNNING, STATE, ask
+from runbook.lab.wire import READY, RUNNING, STATE, ask
 
 MANIFESTS = "/etc/kubernetes/manifests"
 RELIST = 20.0  # seconds; --file-check-frequency
@@ -95,36 +96,39 @@ class Kubelet:
         self.due = RELIST
         self.status = NodeStatus(self.node, self.describe)
 
-    def containers(self) -> list[Json]:
-        """What the runtime has."""
+    def look(self) -> tuple[list[Json], list[Json]]:
+        """What the runtime has: containers and sandboxes, the newest first."""
         with open(f"{STATE}/all.json") as file:
-            found: list[Json] = json.load(file)["containers"]
-        return found
+            found: Json = json.load(file)
+        return found["containers"], found["sandboxes"]
 
     def describe(self) -> list[tuple[Json, list[Json]]]:
         """Each pod with its containers, for the mirror pods."""
-        containers = self.containers()
+        containers, _ = self.look()
         return [(pod, [c for c in containers if uid_of(c) == uid]) for uid, pod in self.pods.items()]
 
     def sync(self) -> None:
         """One round."""
         self.due = RELIST
         self.pods = read_manifests(self.node)
-        containers = self.containers()
-        self.stop_others(containers)
+        containers, sandboxes = self.look()
+        self.stop_others(containers, sandboxes)
         # Of several pods with the same full name one runs; the others wait until it is gone.
-        held = {full_name(c["labels"]): uid_of(c) for c in containers if uid_of(c) not in self.pods}
-        for c in containers:
+        there = [*containers, *(s for s in sandboxes if s["state"] == READY)]
+        held = {full_name(c["labels"]): uid_of(c) for c in there if uid_of(c) not in self.pods}
+        for c in there:
             held.setdefault(full_name(c["labels"]), uid_of(c))
         for uid, pod in self.pods.items():
             name = (pod["metadata"]["namespace"], pod["metadata"]["name"])
             if held.setdefault(name, uid) == uid:
-                self.run_pod(uid, pod, [c for c in containers if uid_of(c) == uid])
+                mine = [s for s in sandboxes if uid_of(s) == uid]
+                self.run_pod(uid, pod, [c for c in containers if uid_of(c) == uid], mine)
             else:
                 say(f"pod {name[1]} waits: another of the same name is there")
 
-    def stop_others(self, containers: list[Json]) -> None:
-        """Stop and then remove the containers that no manifest names."""
+    def stop_others(self, containers: list[Json], sandboxes: list[Json]) -> None:
+        """Of the pods that no manifest names: stop containers, then the sandbox; then remove both."""
+        busy = {uid_of(c) for c in containers if c["state"] == RUNNING}
         for c in containers:
             if uid_of(c) in self.pods:
                 continue
@@ -132,18 +136,20 @@ class Kubelet:
                 say(f"skipping delete of {c['labels']['io.kubernetes.pod.name']} because sources aren't ready yet")
                 self.due = min(self.due, 2.0)
             elif c["state"] == RUNNING:
-                ask(
-                    {
-                        "op": "stop",
-                        "id": c["id"],
-                        "grace": float(c["annotations"]["io.kubernetes.pod.terminationGracePeriod"]),
-                    }
-                )
-            else:
+                grace = float(c["annotations"]["io.kubernetes.pod.terminationGracePeriod"])
+                ask({"op": "stop", "id": c["id"], "grace": grace})
+            elif uid_of(c) not in busy:
                 ask({"op": "remove", "id": c["id"]})
+        for s in sandboxes:
+            if uid_of(s) in self.pods or uid_of(s) in busy or not self.status.api_seen:
+                continue
+            if s["state"] == READY:
+                ask({"op": "stopp", "id": s["id"]})
+            else:
+                ask({"op": "rmp", "id": s["id"]})
 
-    def run_pod(self, uid: str, pod: Json, containers: list[Json]) -> None:
-        """Start what does not run and should."""
+    def run_pod(self, uid: str, pod: Json, containers: list[Json], sandboxes: list[Json]) -> None:
+        """Start what does not run and should, in a sandbox that is ready."""
         if time.monotonic() < self.retry_at.get(uid, 0.0):
             self.due = min(self.due, MOUNT_RETRY)
             return
@@ -163,7 +169,13 @@ class Kubelet:
                 self.retry_at[uid] = time.monotonic() + MOUNT_RETRY
                 self.due = min(self.due, MOUNT_RETRY)
                 return
-            answer = ask({"op": "start", "pod": pod, "container": container, "attempt": attempt})
+            ready = next((s["id"] for s in sandboxes if s["state"] == READY), "")
+            if not ready:
+                again = sandboxes[0]["metadata"]["attempt"] + 1 if sandboxes else 0
+                ready = ask({"op": "sandbox", "pod": pod, "attempt": again})["id"]
+                sandboxes = [{"id": ready, "state": READY}, *sandboxes]
+            wanted = {"pod": pod, "container": container, "attempt": attempt, "sandbox": ready}
+            answer = ask({"op": "start", **wanted})
             say(f"started {container['name']} of {pod['metadata']['name']}, attempt {attempt}: {answer}")
 
     def may_restart(self, uid: str, pod: Json, last: Json) -> bool:

@@ -1,9 +1,10 @@
-"""A stand-in for containerd: starts, stops and remembers containers. Part of a host's first process.
+"""A stand-in for containerd: starts, stops and remembers containers and sandboxes. Part of a host's first process.
 
 A container here is one process in its own mount namespace, on a root file system of its own that has the host's
 programs and nothing of the host's data but what the manifest's volumes bring. Its state is written where `crictl`
 reads it. Container images do not exist: the first word of the command is looked up among the lab's programs (real
-etcd, stand-ins for the rest), then among the host's.
+etcd, stand-ins for the rest), then among the host's. A pod's sandbox is a record alone: nothing here needs the process
+that holds a real one's namespaces.
 """
 
 from __future__ import annotations
@@ -18,23 +19,64 @@ import traceback
 from typing import Any
 
 from runbook.lab import kernel
-from runbook.lab.wire import EXITED, RUNNING, STATE
+from runbook.lab.wire import EXITED, NOTREADY, READY, RUNNING, STATE
 
 PATH = "/opt/runbook-lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Json = dict[str, Any]
 
 
 class Runtime:
-    """All containers of this host, by id."""
+    """All containers and sandboxes of this host, by id."""
 
     def __init__(self) -> None:
         self.containers: dict[str, Json] = {}
+        self.sandboxes: dict[str, Json] = {}
         self.kill_at: dict[str, float] = {}  # id → monotonic time of the SIGKILL
         os.makedirs(STATE, mode=0o700, exist_ok=True)  # as containerd's socket: for root alone
         self.publish()
 
-    def start(self, pod: Json, container: Json, attempt: int) -> str:
+    def run_sandbox(self, pod: Json, attempt: int) -> str:
+        """Make a sandbox for a pod, with the labels that the kubelet gives it: the pod's own, and its names."""
+        meta = pod["metadata"]
+        ident = os.urandom(32).hex()
+        self.sandboxes[ident] = {
+            "id": ident,
+            "metadata": {"name": meta["name"], "uid": meta["uid"], "namespace": meta["namespace"], "attempt": attempt},
+            "state": READY,
+            "createdAt": str(time.time_ns()),
+            "labels": {**(meta.get("labels") or {}), **names_of(meta)},
+            "annotations": {**(meta.get("annotations") or {}), "kubernetes.io/config.source": "file"},
+            "runtimeHandler": "",
+        }
+        self.publish()
+        return ident
+
+    def kill_inside(self, sandbox: str) -> None:
+        """End what runs in a sandbox, without any grace, as containerd does before it stops one."""
+        for ident, container in self.containers.items():
+            if container["podSandboxId"] == sandbox:
+                self.stop(ident, 0.0)
+
+    def stop_sandbox(self, ident: str) -> bool:
+        """No longer ready, once nothing runs in it; false until then."""
+        if any(c["podSandboxId"] == ident and c["state"] == RUNNING for c in self.containers.values()):
+            return False
+        if self.sandboxes[ident]["state"] == READY:
+            self.sandboxes[ident]["state"] = NOTREADY
+            self.publish()
+        return True
+
+    def remove_sandbox(self, ident: str) -> None:
+        """Forget a sandbox that was stopped, and has no containers any more."""
+        if self.sandboxes[ident]["state"] == READY or any(c["podSandboxId"] == ident for c in self.containers.values()):
+            raise ValueError(f"sandbox {ident} is in use: stop it first")
+        del self.sandboxes[ident]
+        self.publish()
+
+    def start(self, pod: Json, container: Json, attempt: int, sandbox: str) -> str:
         """Start one container of a pod (as its manifest has it, with metadata.uid); returns its id."""
+        if self.sandboxes[sandbox]["state"] != READY:
+            raise ValueError(f"sandbox {sandbox} is not ready")
         meta = pod["metadata"]
         ident = os.urandom(32).hex()
         folder = f"/var/log/pods/{meta['namespace']}_{meta['name']}_{meta['uid']}/{container['name']}"
@@ -46,18 +88,13 @@ class Runtime:
         now = time.time_ns()
         self.containers[ident] = {
             "id": ident,
-            "podSandboxId": (meta["uid"] * 2)[:64],
+            "podSandboxId": sandbox,
             "metadata": {"name": container["name"], "attempt": attempt},
             "image": {"image": container.get("image", ""), "annotations": {}, "userSpecifiedImage": ""},
             "imageRef": container.get("image", ""),
             "state": RUNNING,
             "createdAt": str(now),
-            "labels": {
-                "io.kubernetes.container.name": container["name"],
-                "io.kubernetes.pod.name": meta["name"],
-                "io.kubernetes.pod.namespace": meta["namespace"],
-                "io.kubernetes.pod.uid": meta["uid"],
-            },
+            "labels": {"io.kubernetes.container.name": container["name"], **names_of(meta)},
             "annotations": {
                 "io.kubernetes.container.restartCount": str(attempt),
                 "io.kubernetes.pod.terminationGracePeriod": str(grace_of(pod)),
@@ -115,21 +152,37 @@ class Runtime:
         self.publish()
 
     def publish(self) -> None:
-        """Write the state whole, by rename: `all.json` for everything, `ps.json` for what runs, as crictl prints it."""
+        """Write the state whole, by rename: `all.json` for everything, and what `crictl` prints without thinking.
+
+        `ps.txt` and `pods.txt` have a line for each container or sandbox: id, state, labels, a tab, and its JSON.
+        """
         everything = sorted(self.containers.values(), key=lambda c: int(c["createdAt"]), reverse=True)
-        shown = [
-            {k: v for k, v in c.items() if k not in ("pid", "logPath", "finishedAt", "exitCode")} for c in everything
-        ]
-        documents: dict[str, Json] = {
-            "all.json": {"containers": everything},
-            "ps-a.json": {"containers": shown},
-            "ps.json": {"containers": [c for c in shown if c["state"] == RUNNING]},
+        sandboxes = sorted(self.sandboxes.values(), key=lambda s: int(s["createdAt"]), reverse=True)
+        shown = [{k: v for k, v in c.items() if k not in HIDDEN} for c in everything]
+        texts = {
+            "pods.txt": "".join(map(line_of, sandboxes)),
+            "ps.txt": "".join(map(line_of, shown)),
+            "all.json": json.dumps({"containers": everything, "sandboxes": sandboxes}),
         }
-        for name, document in reversed(documents.items()):
+        for name, text in texts.items():
             with open(f"{STATE}/.{name}", "w") as file:
-                json.dump(document, file, indent=2)
-                file.write("\n")
+                file.write(text)
             os.rename(f"{STATE}/.{name}", f"{STATE}/{name}")
+
+
+HIDDEN = ("pid", "logPath", "finishedAt", "exitCode")
+"""What the runtime knows of a container and `crictl ps` does not print."""
+
+
+def names_of(meta: Json) -> dict[str, str]:
+    """The labels by which the kubelet finds a pod's things again."""
+    return {f"io.kubernetes.pod.{key}": meta[key] for key in ("name", "namespace", "uid")}
+
+
+def line_of(item: Json) -> str:
+    """One line of `ps.txt` or `pods.txt`."""
+    labels = " ".join(f"{key}={value}" for key, value in item["labels"].items())
+    return f"{item['id']} {item['state']} {labels}\t{json.dumps(item)}\n"
 
 
 def grace_of(pod: Json) -> int:

@@ -9,6 +9,7 @@ SOCKET = "/run/runbook-lab/init.sock"
 STATE = "/run/runbook-lab/containers"  # the containers, as JSON files
 BOOTING = 5.0  # seconds in which a host that has just been given power begins to listen
 RUNNING, EXITED = "CONTAINER_RUNNING", "CONTAINER_EXITED"
+READY, NOTREADY = "SANDBOX_READY", "SANDBOX_NOTREADY"
 Json = dict[str, Any]
 
 

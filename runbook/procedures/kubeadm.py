@@ -2,8 +2,8 @@
 
 Everything slow or fallible comes first, while the old cluster still serves. Then stop all, swap all, start all: no step
 begins on any host until the one before is done on every host, and undoing them in reverse order is right by
-construction. One node is the same procedure. The words are defined in ``words.py``, the cross-member proof in
-``proof.py``, the shell texts in ``scripts.py``.
+construction. One node is the same procedure. Each word is defined in the module that it names (``pods.stop`` in
+``pods.py``), the cross-member proof in ``proof.py``, the shell texts in ``scripts/``.
 """
 
 from __future__ import annotations
@@ -11,57 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runbook.plan import Node
-from runbook.procedures import scripts
+from runbook.procedures import cluster, data, host, pods, scripts
 from runbook.procedures.proof import bump_enough, same_data_everywhere
-from runbook.procedures.words import (
-    API_PORT,
-    ETCD_PORTS,
-    METRICS_PORT,
-    STATIC_PODS,
-    absent,
-    api_ready,
-    bring,
-    closed,
-    data_words,
-    etcdutl,
-    figures,
-    gone,
-    in_place,
-    in_run,
-    keep_discarded,
-    keep_figures,
-    kubelet_restarted,
-    listens,
-    lock,
-    locked,
-    look,
-    make_run_dir,
-    no_container,
-    note_serving,
-    own_member,
-    park,
-    parked,
-    remove,
-    restart_kubelet,
-    restore_words,
-    runs,
-    same_file,
-    save,
-    script,
-    secrets_readable,
-    silent,
-    stop_etcd,
-    swap_words,
-    unchanged,
-    unlock,
-    unlocked,
-    unpark,
-    unsave,
-)
+from runbook.procedures.words import COMPONENTS, STATIC_PODS, in_run, swap_words
 from runbook.step import NOTHING, Action, Command, Phase, Probe, Scope, Step, Target, Upload
 
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
-CONTROLLER_FILES = ("kube-controller-manager.yaml", "kube-scheduler.yaml")
 
 
 # --- Prepare: the old cluster still serves, and nothing of it is touched. ---
@@ -92,16 +47,16 @@ class LockHosts(Step):
     phase = Phase.PREPARE
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [make_run_dir(n), lock(n)]
+        return [host.make_run_dir(n), host.lock(n)]
 
     def done(self, n: Target) -> Probe:
-        return locked(n)
+        return host.locked(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [unlock(n)]
+        return [host.unlock(n)]
 
     def undone(self, n: Target) -> Probe:
-        return unlocked(n)
+        return host.unlocked(n)
 
 
 class SaveManifests(Step):
@@ -114,17 +69,16 @@ class SaveManifests(Step):
     phase = Phase.PREPARE
 
     def do(self, n: Target) -> Sequence[Action]:
-        plan = Upload(in_run(n, "plan.yaml"), n.plan.text_sha256, content=n.plan.text)
-        return [plan, *(save(n, name) for name in STATIC_PODS)]
+        return [Upload(in_run(n, "plan.yaml"), n.plan.text_sha256, content=n.plan.text), pods.save(n)]
 
     def done(self, n: Target) -> Probe:
-        return in_place(n, *STATIC_PODS) & same_file(n, "plan.yaml", n.plan.text_sha256)
+        return pods.in_place(n, *COMPONENTS) & host.same_file(n, "plan.yaml", n.plan.text_sha256)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [*(unsave(n, name) for name in STATIC_PODS), remove(n, "plan.yaml")]
+        return [pods.unsave(n), host.remove(n, "plan.yaml")]
 
     def undone(self, n: Target) -> Probe:
-        return absent(n, "plan.yaml", *(f"manifests/{name}" for name in STATIC_PODS))
+        return host.absent(n, "plan.yaml", *(f"manifests/{name}" for name in STATIC_PODS))
 
 
 class StageSnapshot(Step):
@@ -137,9 +91,9 @@ class StageSnapshot(Step):
         tools: list[Action] = []
         if n.plan.tools.upload:
             tools = [
-                Command(("install", "-d", "-m", "0700", "--", in_run(n, "tools")), n.plan.timeouts.command),
-                bring(n, "etcdctl", f"{n.plan.tools.upload}/etcdctl", n.bound.etcdctl_sha256),
-                bring(n, "etcdutl", f"{n.plan.tools.upload}/etcdutl", n.bound.etcdutl_sha256),
+                host.make_dir(n, "tools"),
+                host.bring(n, "etcdctl", f"{n.plan.tools.upload}/etcdctl", n.bound.etcdctl_sha256),
+                host.bring(n, "etcdutl", f"{n.plan.tools.upload}/etcdutl", n.bound.etcdutl_sha256),
             ]
         upload = Upload(
             in_run(n, "snapshot.db"),
@@ -148,16 +102,16 @@ class StageSnapshot(Step):
             source_node=snapshot.node,
             timeout=n.plan.timeouts.restore,
         )
-        return [*tools, upload, keep_figures(n)]
+        return [*tools, upload, data.keep_figures(n)]
 
     def done(self, n: Target) -> Probe:
-        return same_file(n, "snapshot.db", n.bound.sha256) & figures(n)
+        return host.same_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [remove(n, "snapshot.db", "snapshot.json", "tools")]
+        return [host.remove(n, "snapshot.db", "snapshot.json", "living.json", "tools")]
 
     def undone(self, n: Target) -> Probe:
-        return absent(n, "snapshot.db", "snapshot.json", "tools")
+        return host.absent(n, "snapshot.db", "snapshot.json", "living.json", "tools")
 
 
 class RestoreAside(Step):
@@ -170,46 +124,19 @@ class RestoreAside(Step):
     phase = Phase.PREPARE
 
     def ready(self, n: Target) -> Probe:
-        return same_file(n, "snapshot.db", n.bound.sha256)
+        return host.same_file(n, "snapshot.db", n.bound.sha256)
 
     def do(self, n: Target) -> Sequence[Action]:
-        data, wal, run = data_words(n)
-        cluster, wait = n.plan.cluster, n.plan.timeouts.restore
-        places = [place for place in (data, wal) if place]
-        words = [
-            *("nice", "-n", "10", "ionice", "-c", "2", "-n", "7"),
-            *(etcdutl(n), "snapshot", "restore", in_run(n, "snapshot.db")),
-            *("--name", n.node.name, "--data-dir", f"{data}/.{run}.restoring"),
-            *("--initial-cluster", n.plan.initial_cluster, "--initial-cluster-token", n.token),
-            *("--initial-advertise-peer-urls", ",".join(n.node.peer_urls)),
-        ]
-        if wal:
-            words += ["--wal-dir", f"{wal}/.{run}.restoring"]
-        if cluster.bump_revision:
-            words += ["--bump-revision", str(cluster.bump_revision), "--mark-compacted"]
-        if n.plan.snapshot.allow_missing_trailer:
-            words += ["--skip-hash-check"]
-        fit = [script(scripts.FIT, place, f"{place}/.{run}.restored", n.plan.owner, timeout=wait) for place in places]
-        return [
-            script(scripts.CLEAR, *restore_words(n), timeout=wait),
-            Command(tuple(words), wait),
-            script(scripts.MOVE, *restore_words(n), timeout=wait),
-            *fit,
-            script(scripts.SEAL, *restore_words(n), n.bound.sha256, timeout=wait),
-        ]
+        return [data.restore(n)]
 
     def done(self, n: Target) -> Probe:
-        words = (*restore_words(n), n.bound.sha256)
-        return look("restored beside, whole and sealed", scripts.RESTORED, *words, timeout=n.plan.timeouts.command)
+        return data.restored(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [script(scripts.UNRESTORE, *restore_words(n), timeout=n.plan.timeouts.restore)]
+        return [data.unrestore(n)]
 
     def undone(self, n: Target) -> Probe:
-        data, wal, run = data_words(n)
-        hidden = [f"{place}/.{run}.{name}" for place in (data, wal) if place for name in ("restored", "restoring")]
-        says = "nothing restored is left beside the data"
-        return look(says, scripts.ABSENT, f"{n.run_dir}/restored", *hidden, timeout=n.plan.timeouts.command)
+        return data.unrestored(n)
 
 
 # --- Outage: stop all, swap all, start all. ---
@@ -221,22 +148,19 @@ class StopControllers(Step):
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        words = (*restore_words(n), n.bound.sha256)
-        whole = look("restored beside, whole and sealed", scripts.RESTORED, *words, timeout=n.plan.timeouts.command)
-        return whole & locked(n) & in_place(n, *STATIC_PODS)
+        return data.restored(n) & host.locked(n) & pods.in_place(n, *COMPONENTS)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [*(park(n, name) for name in CONTROLLER_FILES), *(gone(n, name) for name in CONTROLLERS)]
+        return [pods.stop(n, *CONTROLLERS)]
 
     def done(self, n: Target) -> Probe:
-        stopped = no_container(n, CONTROLLERS[0]) & no_container(n, CONTROLLERS[1])
-        return (parked(n, *CONTROLLER_FILES) & stopped).within(5)
+        return pods.stopped(n, *CONTROLLERS).within(5)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [unpark(n, name) for name in CONTROLLER_FILES]
+        return [pods.start(n, *CONTROLLERS)]
 
     def undone(self, n: Target) -> Probe:
-        return in_place(n, *CONTROLLER_FILES)
+        return pods.in_place(n, *CONTROLLERS)
 
 
 class StopApiServers(Step):
@@ -245,110 +169,105 @@ class StopApiServers(Step):
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return no_container(n, CONTROLLERS[0]) & no_container(n, CONTROLLERS[1])
+        return pods.stopped(n, *CONTROLLERS)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [park(n, "kube-apiserver.yaml"), gone(n, "kube-apiserver")]
+        return [pods.stop(n, "kube-apiserver")]
 
     def done(self, n: Target) -> Probe:
-        stopped = no_container(n, "kube-apiserver") & closed(n, API_PORT)
-        return (parked(n, "kube-apiserver.yaml") & stopped).within(10)
+        return (pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT)).within(10)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [unpark(n, "kube-apiserver.yaml")]
+        return [cluster.await_etcd(n), pods.start(n, "kube-apiserver")]
 
     def undone(self, n: Target) -> Probe:
-        return in_place(n, "kube-apiserver.yaml")
+        return pods.in_place(n, "kube-apiserver")
 
 
 class StopEtcd(Step):
     """Stop etcd on every host, until its container is gone and its ports are closed.
 
     First, with every API server down and nobody left to write, the last living revision is read: the restored one must
-    be above it.
+    be above it. Undone, the members start one shortly after the other, as in their own step, and are waited for by
+    the API servers.
     """
 
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return no_container(n, "kube-apiserver") & bump_enough(n)
+        return pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT) & bump_enough(n)
 
     def do(self, n: Target) -> Sequence[Action]:
-        ask = own_member(n, "endpoint", "health", timeout=5).words()
-        noted = script(
-            scripts.ETCD_ANSWERED, in_run(n, "etcd-answered"), *ask, timeout=n.plan.timeouts.command, optional=True
-        )
-        return [noted, *stop_etcd(n)]
+        return [cluster.leader_last(n, note=True), pods.stop(n, "etcd")]
 
     def done(self, n: Target) -> Probe:
-        return (parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)).within(10)
+        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.ETCD_PORTS)).within(10)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        wait = n.plan.timeouts.quorum
-        ask = own_member(n, "endpoint", "health", timeout=5).words()
-        words = (in_run(n, "etcd-answered"), str(int(wait)), *ask)
-        return [unpark(n, "etcd.yaml"), script(scripts.AWAIT_ETCD, *words, timeout=wait + 15, optional=True)]
+        return [pods.start(n, "etcd")]
+
+    def turn_back(self, n: Target) -> Probe:
+        return pods.listens(n, pods.METRICS_PORT).within(5)
 
     def undone(self, n: Target) -> Probe:
-        return in_place(n, "etcd.yaml")
+        return pods.in_place(n, "etcd")
 
 
 class SwapData(Step):
     """Swap the data on every host: the old aside, the restored in its place, by renames, then a sync.
 
     One script with three states that it recognises: old in place, between, new in place. The old data stays beside,
-    complete, until `finish`. Undone, what was in place is renamed to `discarded`, never removed. Whoever put etcd's
-    manifest back in the meantime, by hand or by a tool: it is parked again first, for data never moves under etcd.
+    complete, until `finish`. Undone, what was in place is renamed to `discarded`, never removed. Whoever put etcd's or
+    the API server's manifest back in the meantime, by hand or by a tool: it is parked again first, for data never moves
+    under either.
     """
 
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return parked(n, "etcd.yaml", "kube-apiserver.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)
+        return pods.stopped(n, "etcd", "kube-apiserver") & pods.closed(n, *pods.ETCD_PORTS, pods.API_PORT)
 
     def do(self, n: Target) -> Sequence[Action]:
-        swap = script(scripts.SWAP, *swap_words(n), timeout=n.plan.timeouts.command)
-        return [park(n, "etcd.yaml"), gone(n, "etcd"), swap]
+        return [pods.stop(n, "etcd", "kube-apiserver"), data.swap(n)]
 
     def done(self, n: Target) -> Probe:
-        return look("the restored data is in place", scripts.SWAPPED, *swap_words(n), timeout=n.plan.timeouts.command)
+        return data.swapped(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        swap_back = script(scripts.SWAP_BACK, *swap_words(n), timeout=n.plan.timeouts.command)
-        return [park(n, "etcd.yaml"), gone(n, "etcd"), swap_back]
+        return [pods.stop(n, "etcd", "kube-apiserver"), data.swap_back(n)]
 
     def undone(self, n: Target) -> Probe:
-        says = "the old data is in place"
-        return look(says, scripts.UNSWAPPED, *swap_words(n), timeout=n.plan.timeouts.command)
+        return data.unswapped(n)
 
 
 class StartEtcd(Step):
     """Start etcd on every host, until all members prove that they hold the same, restored data.
 
     One shortly after the other: kubeadm's etcd compares its data with its peers' before it serves, and members that
-    start in the same moment wait seven seconds for each other's answer.
+    start in the same moment wait seven seconds for each other's answer. No API server may be there yet: it would write
+    before the proof.
     """
 
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return look("the restored data is in place", scripts.SWAPPED, *swap_words(n), timeout=n.plan.timeouts.command)
+        return data.swapped(n) & pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [unpark(n, "etcd.yaml")]
+        return [pods.start(n, "etcd", unless="kube-apiserver")]
 
     def turn(self, n: Target) -> Probe:
-        return listens(n, METRICS_PORT).within(5)
+        return pods.listens(n, pods.METRICS_PORT).within(5)
 
     def done(self, n: Target) -> Probe:
-        up = in_place(n, "etcd.yaml") & runs(n, "etcd") & listens(n, ETCD_PORTS[0])
+        up = pods.in_place(n, "etcd") & pods.runs(n, "etcd") & pods.listens(n, pods.ETCD_PORTS[0])
         return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [*keep_discarded(n), *stop_etcd(n)]
+        return [*cluster.keep_discarded(n), cluster.leader_last(n, note=False), pods.stop(n, "etcd")]
 
     def undone(self, n: Target) -> Probe:
-        return (parked(n, "etcd.yaml") & no_container(n, "etcd") & closed(n, *ETCD_PORTS)).within(10)
+        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.ETCD_PORTS)).within(10)
 
 
 class StartApiServers(Step):
@@ -364,17 +283,22 @@ class StartApiServers(Step):
         return same_data_everywhere(n, brief=True).within(n.plan.timeouts.quorum)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [unpark(n, "kube-apiserver.yaml")]
+        return [pods.start(n, "kube-apiserver")]
 
     def done(self, n: Target) -> Probe:
-        up = in_place(n, "kube-apiserver.yaml") & runs(n, "kube-apiserver") & listens(n, API_PORT) & api_ready(n)
+        up = (
+            pods.in_place(n, "kube-apiserver")
+            & pods.runs(n, "kube-apiserver")
+            & pods.listens(n, pods.API_PORT)
+            & cluster.api_ready(n)
+        )
         return up.within(n.plan.timeouts.api_server)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [park(n, "kube-apiserver.yaml"), gone(n, "kube-apiserver"), *note_serving(n)]
+        return [pods.stop(n, "kube-apiserver"), *cluster.note_serving(n)]
 
     def undone(self, n: Target) -> Probe:
-        return (parked(n, "kube-apiserver.yaml") & no_container(n, "kube-apiserver") & closed(n, API_PORT)).within(10)
+        return (pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT)).within(10)
 
 
 class StartControllers(Step):
@@ -383,21 +307,19 @@ class StartControllers(Step):
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return (api_ready(n) & secrets_readable(n)).within(30)
+        return (cluster.api_ready(n) & cluster.secrets_readable(n)).within(30)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [unpark(n, name) for name in CONTROLLER_FILES]
+        return [pods.start(n, *CONTROLLERS)]
 
     def done(self, n: Target) -> Probe:
-        up = runs(n, CONTROLLERS[0]) & runs(n, CONTROLLERS[1])
-        return (in_place(n, *CONTROLLER_FILES) & up).within(n.plan.timeouts.stop)
+        return (pods.in_place(n, *CONTROLLERS) & pods.runs(n, *CONTROLLERS)).within(n.plan.timeouts.stop)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [*(park(n, name) for name in CONTROLLER_FILES), *(gone(n, name) for name in CONTROLLERS)]
+        return [pods.stop(n, *CONTROLLERS)]
 
     def undone(self, n: Target) -> Probe:
-        stopped = no_container(n, CONTROLLERS[0]) & no_container(n, CONTROLLERS[1])
-        return (parked(n, *CONTROLLER_FILES) & stopped).within(5)
+        return pods.stopped(n, *CONTROLLERS).within(5)
 
 
 # --- Verify: the restored cluster serves; is it well? ---
@@ -409,10 +331,10 @@ class RestartKubelets(Step):
     phase = Phase.VERIFY
 
     def do(self, n: Target) -> Sequence[Action]:
-        return restart_kubelet(n)
+        return [cluster.restart_kubelet(n)]
 
     def done(self, n: Target) -> Probe:
-        return kubelet_restarted(n).within(n.plan.timeouts.command)
+        return cluster.kubelet_restarted(n).within(n.plan.timeouts.command)
 
 
 class RestartWorkerKubelets(Step):
@@ -421,10 +343,10 @@ class RestartWorkerKubelets(Step):
     phase, on = Phase.VERIFY, Scope.WORKERS
 
     def do(self, n: Target) -> Sequence[Action]:
-        return restart_kubelet(n)
+        return [host.make_run_dir(n), cluster.restart_kubelet(n)]
 
     def done(self, n: Target) -> Probe:
-        return kubelet_restarted(n).within(n.plan.timeouts.command)
+        return cluster.kubelet_restarted(n).within(n.plan.timeouts.command)
 
 
 class VerifyCluster(Step):
@@ -467,11 +389,7 @@ def may_roll_back(n: Target) -> Probe:
     Going back would throw a later run's data away, or get stuck half-way: at a manifest that is not the saved one, or
     at one host without its old data when the others have theirs in place.
     """
-    data, _, run = data_words(n)
-    wait = n.plan.timeouts.command
-    mine = look("the data in place is this run's", scripts.LATER, data, run, n.run_dir, timeout=wait, judge=silent)
-    there = look("the old data is kept", scripts.KEPT, data, run, n.run_dir, timeout=wait, judge=silent)
-    return mine & there & unchanged(n, *STATIC_PODS)
+    return data.mine(n) & data.kept(n) & pods.unchanged(n)
 
 
 def sweep(n: Target) -> Sequence[Command]:

@@ -15,6 +15,7 @@ from functools import partial
 from runbook import parse
 from runbook.kube import etcdctl
 from runbook.procedures import scripts
+from runbook.procedures.cluster import client_port
 from runbook.procedures.words import in_run, script
 from runbook.step import Command, Probe, Result, Target, probe
 
@@ -23,6 +24,9 @@ ANSWER = 8.0
 
 HASHING = 60.0
 """Seconds for all members to hash their data at one revision: it grows with the data; by then all of them answer."""
+
+SINCE = 1_000_000
+"""Revisions that an etcd may have made since it was last asked: 1,500 writes a second for ten minutes."""
 
 
 AUTHENTICATION = re.compile(r"auth: user not found|etcdserver: (?:permission denied|user name |invalid auth token)")
@@ -155,22 +159,32 @@ def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
 
 
 def bump_enough(n: Target) -> Probe:
-    """With all API servers down: the restored revision will be above the last one that the living etcd knows."""
+    """With all API servers down: the restored revision will be above the last one that the living etcd knows.
+
+    A dead etcd has nobody to compare with, and is what this is for: the first check has warned of it. One that lived
+    while this was prepared and is silent now has written since, up to this moment at most: the restored revision must
+    then be above the one of that time by a margin, and the step notes that no more is known (``leader_last``).
+    """
 
     def judge(n: Target, result: Result) -> str:
         if result.code not in (0, 4):
             return result.tail()
         head, _, rest = result.out.partition("\n\n" if "\n\n" in result.out else "\n")
         snapshot = parse.snapshot_status(head)
-        if result.code == 4:
-            return ""  # no living etcd here, so nobody to compare with; the first check has warned of it
-        living = max((s.revision for s in parse.endpoint_status(rest)), default=0)
-        restored = snapshot.revision + n.plan.cluster.bump_revision
-        if n.plan.cluster.bump_revision == 0 or restored > living:
+        seen = parse.endpoint_status(rest) if rest.strip() else ()
+        if not seen or n.plan.cluster.bump_revision == 0:
             return ""
-        enough = living - snapshot.revision + 1_000_000_000
-        return f"the living etcd is at revision {living}, restored: {restored}; bumpRevision {enough} would do"
+        least = max(s.revision for s in seen) + (SINCE if result.code == 4 else 0)
+        restored = snapshot.revision + n.plan.cluster.bump_revision
+        if restored > least:
+            return ""
+        enough = least - snapshot.revision + 1_000_000_000
+        if result.code == 4:
+            was = f"etcd gives no answer any more, and was at revision {least - SINCE} while this was prepared"
+            return f"{was}; restored: {restored}, which may be below its last; bumpRevision {enough} would do"
+        return f"the living etcd is at revision {least}, restored: {restored}; bumpRevision {enough} would do"
 
     status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5)
-    ask = script(scripts.FIGURES_AND, in_run(n, "snapshot.json"), *status.words(), timeout=15, changes=False)
+    words = (n.run_dir, client_port(n), *status.words())
+    ask = script(scripts.LAST_REVISION, *words, timeout=15, changes=False)
     return probe("the bump is above the last living revision", ask, _judged(judge, n))

@@ -286,7 +286,7 @@ class Files:
 
     def _sync(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         code = 0
-        for path in _operands(argv):
+        for path in (word.rstrip("/") or "/" for word in _operands(argv)):
             if not self.exists(path):
                 err.append(f"sync: error opening '{path}'\n")
                 code = 1
@@ -388,6 +388,8 @@ class Files:
             if words[1] == "-nt":
                 a, b = self.nodes.get(words[0]), self.nodes.get(words[2])
                 return a is not None and (b is None or a.changed > b.changed)
+            if words[1] in ("-gt", "-ge"):
+                return int(words[0]) >= int(words[2]) + (words[1] == "-gt")
             return (words[0] == words[2]) == {"=": True, "!=": False}[words[1]]
         what, word = words
         if what in ("-n", "-z"):

@@ -10,8 +10,10 @@ from typing import Any
 
 from transitions import EventData
 
+from runbook import parse
 from runbook.lifecycle import StepRun, Verdict
-from runbook.procedures import scripts
+from runbook.procedures import data, scripts
+from runbook.procedures.kubeadm import StartEtcd, SwapData
 from runbook.step import Result
 from tests.fake.hosts import FakeHosts
 
@@ -75,13 +77,32 @@ def journal_after_acting() -> None:
 
 
 def no_ready() -> None:
-    """A step begins without asking whether it may."""
+    """A step begins without asking whether it may, and the swap does not stop what somebody started again.
+
+    Either of the two is enough where one host is concerned.
+    """
     StepRun.every_host_ready_or_done = lambda self, _: True  # type: ignore[method-assign]
+    SwapData.do = lambda self, n: [data.swap(n)]  # type: ignore[method-assign]
 
 
 def no_compare() -> None:
     """A manifest is parked without comparing it with its saved copy."""
-    _cut("PARK", "cmp --", lines=1)
+    _cut("STOP", "cmp --", lines=1)
+
+
+def containers_only() -> None:
+    """A pod counts as gone when no container of it runs, although the kubelet may start another."""
+    at = next(i for i, line in enumerate(scripts.STOP.split("\n")) if "left=$(crictl pods" in line)
+    lines = scripts.STOP.split("\n")
+    lines[at : at + 2] = ["    left="]
+    scripts.STOP = "\n".join(lines)
+    vars(parse)["sandboxes"] = lambda _: ()
+
+
+def no_guard_at_the_start() -> None:
+    """Etcd is started although an API server's manifest is there again."""
+    _cut("START", 'if [ -e "$from/$unless.yaml" ]', lines=4)
+    StartEtcd.ready = SwapData.done  # type: ignore[method-assign,assignment]
 
 
 def no_syncs() -> None:

@@ -17,7 +17,7 @@ from runbook.plan import Node, Paths, Plan, Snapshot, default_client_urls
 from runbook.procedure import Procedure
 from runbook.procedures import kubeadm
 from runbook.procedures.byhand import by_hand
-from runbook.procedures.words import STATIC_PODS
+from runbook.procedures.words import COMPONENTS, STATIC_PODS
 from runbook.replay import replay
 from runbook.step import Binding, Target
 from runbook.transport import LOCK
@@ -77,12 +77,16 @@ class Life:
 
     plan: Plan
     lines: list[Line] = field(default_factory=list)
+    broken: bool = False
+    """The cluster is dead: etcd and the API servers are in a crash loop."""
     world: World = field(init=False)
     error: RunbookError | None = None
     moments: int = 0
 
     def __post_init__(self) -> None:
         self.world = World(self.plan)
+        if self.broken:
+            self.world.fall_apart()
 
     def session(
         self, what: str, fuse: Fuse | None = None, *, silent: Collection[str] = (), without: Sequence[str] = ()
@@ -162,8 +166,9 @@ class Life:
             want = f"restored {RUN}" if restored else f"old {host.name}"
             if host.lineage() != want:
                 found.append(f"{host.name} holds {host.lineage()}, not {want}")
-            if host.containers != {name.removesuffix(".yaml") for name in STATIC_PODS}:
-                found.append(f"{host.name} runs {host.containers}")
+            wanted = set(COMPONENTS)
+            if host.pods != wanted or host.containers != {c for c in wanted if not self.world.crashes(host, c)}:
+                found.append(f"{host.name} runs {host.containers}, and wants {host.pods}")
             if host.exists(LOCK) or (tidy and host.exists(f"{LOCK}.{RUN}")):
                 found.append(f"{host.name} is still locked")
             manifests = {p.rpartition("/")[2] for p in host.children(host.node.paths.manifests)}

@@ -1,7 +1,8 @@
-"""A small shell, enough for the texts in ``runbook/procedures/scripts.py``, that can be stopped inside each command.
+"""A small shell, enough for the texts in ``runbook/procedures/scripts``, that can be stopped inside each command.
 
 A text is parsed once and run as generators: a program yields wherever a crash would leave another state behind. What a
-program does is the business of ``Programs``. ``tests/unit/test_fake_shell.py`` compares it with the real ``sh``.
+program does is the business of ``Programs``, how a text is cut into words that of ``syntax.py``.
+``tests/unit/test_fake_shell.py`` compares it with the real ``sh``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Step = Generator[None, None, int]
+from tests.fake.syntax import Captured, Parameter, Part, Sum, Unsupported, Word, tokens, word_of
 
-TOKEN = re.compile(
-    r"""(?P<space>[ \t]+|\\\n)|(?P<newline>\n)|(?P<op>&&|\|\||;|2>&1|>&2)|(?P<redirect>2>|>)"""
-    r"""|(?P<word>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^()]*\)|[^\s;&|<>"'])+)"""
-)
-PIECE = re.compile(r'\$\([^()]*\)|"(?:[^"\\]|\\.)*"|\'[^\']*\'|(?:(?!\$\()[^"\'])+', re.S)
-PARAMETER = re.compile(r"\\(?P<escaped>[\"\\$])|\$\((?P<sub>[^()]*)\)|\$(?P<name>\w+)|\$\{(?P<braced>[^}]*)\}", re.S)
+Step = Generator[None, None, int]
 
 
 class Programs(Protocol):
@@ -35,121 +31,22 @@ class Programs(Protocol):
         """What a redirection writes; not 0 where it cannot."""
 
 
-class Unsupported(Exception):
-    """The text uses shell that this interpreter does not know: extend it, or simplify the script."""
-
-
 class _Exit(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
 
 
+class _Break(Exception):
+    """Out of the loop."""
+
+
 class _Continue(Exception):
-    pass
+    """On with the loop."""
 
 
 class _Unset(Exception):
-    pass
-
-
-@functools.cache
-def tokens(text: str) -> tuple[str, ...]:
-    """Words, operators and newlines (as ``;``)."""
-    found: list[str] = []
-    at = 0
-    while at < len(text):
-        match = TOKEN.match(text, at)
-        if not match:
-            raise Unsupported(text[at : at + 40])
-        at = match.end()
-        if match["newline"]:
-            found.append(";")
-        elif not match["space"]:
-            found.append(match[0])
-    return tuple(found)
-
-
-# Words.
-
-
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    """``$name``, with what is cut off it (``%/*``, ``##*/``) or stands in for it (``:-``)."""
-
-    name: str
-    cut: str = ""
-    fallback: tuple[str | _Parameter | _Captured, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    """``$(…)``."""
-
-    text: str
-
-
-_Part = str | _Parameter | _Captured
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    parts: tuple[_Part, ...]
-    globbing: bool = False
-    all: bool = False
-    constant: str | None = None
-
-
-def _parts(text: str) -> list[_Part]:
-    found: list[_Part] = []
-    at = 0
-    for match in PARAMETER.finditer(text):
-        if match.start() > at:
-            found.append(text[at : match.start()])
-        at = match.end()
-        if match["escaped"]:
-            found.append(match["escaped"])
-        elif match["sub"] is not None:
-            found.append(_Captured(match["sub"]))
-        elif match["name"]:
-            found.append(_Parameter(match["name"]))
-        else:
-            found.append(_braced(match["braced"]))
-    if at < len(text):
-        found.append(text[at:])
-    return found
-
-
-def _braced(text: str) -> _Parameter:
-    name = re.match(r"\w+", text)
-    if not name:
-        raise Unsupported(text)
-    rest = text[name.end() :]
-    if rest.startswith(":-"):
-        return _Parameter(name[0], fallback=tuple(_parts(rest[2:])) or ("",))
-    if rest not in ("", "%/*", "##*/"):
-        raise Unsupported(text)
-    return _Parameter(name[0], cut=rest)
-
-
-@functools.cache
-def _word(raw: str) -> _Word:
-    if raw == '"$@"':
-        return _Word((), all=True)
-    if "`" in raw:
-        raise Unsupported(raw)
-    parts: list[_Part] = []
-    globbing = False
-    for piece in PIECE.findall(raw):
-        if piece[0] == "'":
-            parts.append(piece[1:-1])
-        elif piece[0] == '"':
-            parts += _parts(piece[1:-1])
-        else:
-            globbing = globbing or "*" in re.sub(r"\$\{[^}]*\}|\$\([^()]*\)", "", piece)
-            parts += _parts(piece)
-    constant = "".join(p for p in parts if isinstance(p, str)) if all(isinstance(p, str) for p in parts) else None
-    return _Word(tuple(parts), globbing, constant=None if globbing else constant)
+    """``set -u``."""
 
 
 # Commands. ``tested``: the exit code is being looked at, so ``set -e`` does not end the shell there.
@@ -161,8 +58,8 @@ class _Node(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Simple:
-    words: tuple[_Word, ...]
-    target: _Word | None = None
+    words: tuple[Word, ...]
+    target: Word | None = None
     to_err: bool = False
     quiet_err: bool = False
 
@@ -195,12 +92,15 @@ class _Simple:
 @dataclass(frozen=True, slots=True)
 class _Assign:
     name: str
-    word: _Word
+    word: Word
 
     def run(self, shell: Shell, tested: bool) -> Step:
         yield from ()
-        shell.names[self.name] = "".join(shell.expand(self.word))
-        return 0
+        shell.captured = 0
+        shell.names[self.name] = shell.join(self.word)
+        if shell.captured and shell.strict and not tested:
+            raise _Exit(shell.captured)
+        return shell.captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +145,7 @@ class _If:
 @dataclass(frozen=True, slots=True)
 class _For:
     name: str
-    words: tuple[_Word, ...]
+    words: tuple[Word, ...]
     body: _Node
 
     def run(self, shell: Shell, tested: bool) -> Step:
@@ -256,6 +156,25 @@ class _For:
                 code = yield from self.body.run(shell, tested)
             except _Continue:
                 code = 0
+            except _Break:
+                return 0
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class _While:
+    condition: _Node
+    body: _Node
+
+    def run(self, shell: Shell, tested: bool) -> Step:
+        code = 0
+        while (yield from self.condition.run(shell, True)) == 0:
+            try:
+                code = yield from self.body.run(shell, tested)
+            except _Continue:
+                code = 0
+            except _Break:
+                return 0
         return code
 
 
@@ -299,6 +218,8 @@ class _Parser:
             return self._if()
         if head == "for":
             return self._for()
+        if head == "while":
+            return self._while()
         if head == "{":
             self._take()
             body = self.block("}")
@@ -317,13 +238,21 @@ class _Parser:
             self._take("fi")
         return _If(condition, then, other)
 
+    def _while(self) -> _Node:
+        self._take("while")
+        condition = self.block("do")
+        self._take("do")
+        body = self.block("done")
+        self._take("done")
+        return _While(condition, body)
+
     def _for(self) -> _Node:
         self._take("for")
         name = self._take()
         self._take("in")
         words = []
         while self._peek() != ";":
-            words.append(_word(self._take()))
+            words.append(word_of(self._take()))
         self._take(";")
         self._take("do")
         body = self.block("done")
@@ -336,7 +265,7 @@ class _Parser:
         while self._peek() not in ("", ";", "&&", "||"):
             token = self._take()
             if token == ">":
-                target = _word(self._take())
+                target = word_of(self._take())
             elif token == "2>":
                 self._take("/dev/null")
                 quiet_err = True
@@ -348,8 +277,8 @@ class _Parser:
                 words.append(token)
         assigned = re.fullmatch(r"([A-Za-z_]\w*)=(.*)", words[0], re.S) if len(words) == 1 else None
         if assigned:
-            return _Assign(assigned[1], _word(assigned[2]))
-        return _Simple(tuple(_word(w) for w in words), target, to_err, quiet_err)
+            return _Assign(assigned[1], word_of(assigned[2]))
+        return _Simple(tuple(word_of(w) for w in words), target, to_err, quiet_err)
 
 
 @functools.cache
@@ -379,15 +308,15 @@ def _exit(shell: Shell, argv: list[str]) -> int:
     raise _Exit(int(argv[1]))
 
 
-def _continue(shell: Shell, argv: list[str]) -> int:
-    raise _Continue
+def _loop(shell: Shell, argv: list[str]) -> int:
+    raise _Continue if argv[0] == "continue" else _Break
 
 
 def _colon(shell: Shell, argv: list[str]) -> int:
     return 0
 
 
-BUILTINS = {"set": _set, "shift": _shift, "exit": _exit, "continue": _continue, ":": _colon}
+BUILTINS = {"set": _set, "shift": _shift, "exit": _exit, "continue": _loop, "break": _loop, ":": _colon}
 
 
 @dataclass(slots=True)
@@ -402,6 +331,8 @@ class Shell:
     names: dict[str, str] = field(default_factory=dict)
     strict: bool = False
     careful: bool = False
+    captured: int = 0
+    """The exit code of the last ``$(…)``, which is an assignment's."""
 
     def run(self) -> Step:
         """Run to the end; yields where a crash would leave another state behind."""
@@ -413,19 +344,27 @@ class Shell:
             self.err.append(f"{name}: parameter not set\n")
             return 2
 
-    def expand(self, word: _Word) -> list[str]:
-        """The fields that a word becomes: one, unless it globs or is ``"$@"``."""
+    def expand(self, word: Word) -> list[str]:
+        """The fields that a word becomes: one, unless it globs, is ``"$@"`` or an unquoted value."""
         if word.all:
             return list(self.args)
-        text = word.constant if word.constant is not None else self._join(word.parts)
+        text = self.join(word)
+        if word.fields:
+            return text.split()
         return self.programs.glob(text) or [text] if word.globbing else [text]
 
-    def _join(self, parts: Sequence[_Part]) -> str:
+    def join(self, word: Word) -> str:
+        """Its value as one text, as in an assignment."""
+        return word.constant if word.constant is not None else self._join(word.parts)
+
+    def _join(self, parts: Sequence[Part]) -> str:
         return "".join([p if isinstance(p, str) else self._value(p) for p in parts])
 
-    def _value(self, part: _Parameter | _Captured) -> str:
-        if isinstance(part, _Captured):
+    def _value(self, part: Parameter | Captured | Sum) -> str:
+        if isinstance(part, Captured):
             return self._captured(part.text)
+        if isinstance(part, Sum):
+            return str(self._sum(part.words))
         value = self._variable(part.name)
         if part.fallback:
             return value or self._join(part.fallback)
@@ -437,6 +376,15 @@ class Shell:
             return value.rpartition("/")[0] if "/" in value else value
         return value.rpartition("/")[2] if part.cut else value
 
+    def _sum(self, words: Sequence[str]) -> int:
+        total, sign = 0, 1
+        for each in words:
+            if each in "+-":
+                sign = 1 if each == "+" else -1
+            else:
+                total += sign * int(each if each.isdigit() else self.names[each])
+        return total
+
     def _variable(self, name: str) -> str | None:
         if name.isdigit():
             return self.args[int(name) - 1] if int(name) <= len(self.args) else None
@@ -444,6 +392,10 @@ class Shell:
 
     def _captured(self, text: str) -> str:
         inner = Shell(text, list(self.args), self.programs, names=dict(self.names))
-        for _ in inner.run():
-            pass
+        run = inner.run()
+        try:
+            while True:
+                next(run)
+        except StopIteration as end:
+            self.captured = int(end.value)
         return "".join(inner.out).rstrip("\n")

@@ -1,8 +1,4 @@
-"""Three hosts in memory: files, a kubelet, etcd, and what must never be true of them.
-
-The kubelet is as hasty as it may be (a manifest that appears is started at once) and as slow as it may be (a manifest
-that goes is acted on only when somebody waits). What etcd holds is told by the text of its files.
-"""
+"""Three hosts in memory, the etcd that they run together, and what must never be true of them."""
 
 from __future__ import annotations
 
@@ -11,321 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runbook import parse
-from runbook.checks import locks
 from runbook.plan import Node, Plan
-from runbook.procedures import scripts
 from runbook.procedures.words import STATIC_PODS
-from tests.fake.files import TORN, Files, Program
-from tests.fake.shell import Shell, Step
+from tests.fake.machine import MANIFEST, OWNER, SNAPSHOT_REVISION, FakeHost
 
-Answer = Callable[["FakeHost", list[str]], str]
+__all__ = ["MANIFEST", "OWNER", "FakeHost", "World"]
 
-OWNER = "etcd-user"
-MANIFEST = "kind: Pod # {name}, whole"
+Answer = Callable[[FakeHost, list[str]], str]
+
 MANIFESTS = {MANIFEST.format(name=name) for name in STATIC_PODS}
-SNAPSHOT_REVISION = 100
-PORTS = {"etcd": (2379, 2380, 2381), "kube-apiserver": (6443,)}
-
-
-class FakeHost(Files):
-    """One control-plane host."""
-
-    def __init__(self, world: World, node: Node) -> None:
-        paths = node.paths
-        super().__init__(place for place in (paths.data_dir, paths.wal_dir) if place)
-        self.world, self.node, self.name = world, node, node.name
-        self.containers: set[str] = set()
-        self.reachable = True
-        self.kubelet_restarts = 0
-        self.ran: set[str] = set()
-        self.checked = -1
-        self._lineage = (-1, "")
-        self.own_programs: dict[str, Program] = {
-            name.removeprefix("_run_"): getattr(self, name) for name in dir(self) if name.startswith("_run_")
-        }
-        self.member = f"{paths.data_dir}/member"
-        self.make_dirs("/var/lib")
-        for name in STATIC_PODS:
-            self.put(f"{paths.manifests}/{name}", MANIFEST.format(name=name))
-        for place in self.mounts:
-            self.make_dirs(place)
-        self.make_dirs(f"{self.member}/snap", OWNER)
-        self.make_dirs(self.wal(), OWNER)
-        self.put(f"{self.member}/snap/db", f"old {node.name}", OWNER)
-        for number in (0, 1):
-            self.put(f"{self.wal()}/{number}.wal", f"old {node.name}", OWNER)
-        for path in (self.member, self.wal()):
-            self.own(path, OWNER)
-        self.settled()
-        self.reconcile()
-
-    def wal(self) -> str:
-        """Where the living WAL is."""
-        return self.node.paths.wal_dir or f"{self.member}/wal"
-
-    # Kubelet and etcd.
-
-    def manifests(self) -> list[str]:
-        """What the kubelet reads: every file that is not a dot-file."""
-        found = self.children(self.node.paths.manifests)
-        return [p for p in found if "/." not in p]
-
-    def reconcile(self) -> None:
-        """Start what has a manifest and does not run."""
-        for path in self.manifests():
-            name = path.rpartition("/")[2]
-            if self.read(path) not in (MANIFEST.format(name=name), self.world.edited.get((self.name, name))):
-                self.world.violation(f"{self.name}: the kubelet read half a manifest, {name}")
-            container = name.removesuffix(".yaml")
-            if container not in self.containers:
-                self.containers.add(container)
-                self.version += 1
-                if container == "etcd":
-                    self.world.etcd_starts(self)
-
-    def stop_unwanted(self) -> None:
-        """Stop what has no manifest any more."""
-        wanted = {p.rpartition("/")[2].removesuffix(".yaml") for p in self.manifests()}
-        if not self.containers <= wanted:
-            self.containers &= wanted
-            self.version += 1
-
-    def reboot(self, forgets: Callable[[str], bool] = lambda _: False) -> None:
-        """A power cut, and up again."""
-        self.power_cut(forgets)
-        self.containers = set()
-        self.reconcile()
-
-    def lineage(self) -> str:
-        """What data is in place: its text, or what is wrong with it."""
-        if self._lineage[0] != self.version:
-            self._lineage = (self.version, self._look_at_data())
-        return self._lineage[1]
-
-    def _look_at_data(self) -> str:
-        db = f"{self.member}/snap/db"
-        text = self.read(db)
-        wals = [p for p in self.children(self.wal()) if p.endswith(".wal")]
-        if text is None or not wals:
-            return "nothing"
-        contents = {self.read(p) for p in wals}
-        if contents != {text} or TORN in text:
-            return f"broken: db {text!r}, wal {sorted(map(str, contents))}"
-        owners = {self.nodes[p].owner for p in (self.member, f"{self.member}/snap", db, *wals)}
-        return text if owners == {OWNER} else f"wrong owner: {owners}"
-
-    # What the data's moves must never meet.
-
-    def will_move(self, source: str, dest: str) -> None:
-        """Living data moves only while nobody runs on any host."""
-        if self._living(source) or self._living(dest):
-            self._nobody_runs(f"{source} moved to {dest}")
-
-    def will_drop(self, path: str) -> None:
-        """The same for its removal, which nothing of a run ever does."""
-        if self._living(path):
-            self.world.violation(f"{self.name}: living data removed: {path}")
-
-    def _living(self, path: str) -> bool:
-        wal = self.node.paths.wal_dir
-        in_wal = bool(wal) and path.startswith(wal + "/") and path[len(wal) + 1] != "."
-        return in_wal or path == self.member or path.startswith(self.member + "/")
-
-    def _nobody_runs(self, what: str) -> None:
-        for host in self.world.hosts.values():
-            if host is not self and {self.name, host.name} & self.world.absent:
-                continue  # an absent node is no part of the others' cluster, neither before nor when it joins
-            serving = sorted({"etcd", "kube-apiserver"} & host.containers)
-            if serving:
-                self.world.violation(f"{self.name}: data moved under a running {serving} of {host.name}: {what}")
-
-    # Programs.
-
-    def program(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        """Interpret one command's real argv; a generator."""
-        if argv[0] == "nice":
-            argv = argv[3:]
-        if argv[0] == "ionice":
-            argv = argv[5:]
-        run = self.programs.get(argv[0]) or self.own_programs.get(argv[0])
-        if run is None:
-            raise AssertionError(f"the fake does not know {argv}")
-        return run(argv, out, err)
-
-    def _run_sh(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        text, args = argv[2], argv[4:]
-        native = {
-            scripts.GONE: self._gone,
-            scripts.AWAIT_ETCD: self._await_etcd,
-            scripts.LEADER_LAST: self._pace,
-            scripts.SNAPSHOT_REVISION: self._at_revision,
-            scripts.REVISION_NOW: self._now,
-            scripts.COMPACTED: self._compacted,
-            locks.READ: self._who_holds_it,
-        }
-        if text in native:
-            return (yield from native[text](args, out, err))
-        shell = Shell(text, list(args), self)
-        code = yield from shell.run()
-        out += shell.out
-        err += shell.err
-        return code
-
-    def _who_holds_it(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        lock = self.read(args[0])
-        if lock is not None:
-            out.append(f"now 1775743260\nlife 1775743200.5\nlock {lock}")
-        return 0
-
-    def _gone(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        yield
-        self.stop_unwanted()
-        yield
-        return int(args[0] in self.containers)
-
-    def _pace(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        yield
-        return 0
-
-    def _await_etcd(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        for _ in range(40):
-            yield
-            if not self.exists(args[0]) or self.world.answers(self):
-                return 0
-        return 1
-
-    def _at_revision(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        figures = json.loads(self.read(args[0]) or "{}")
-        revision = figures["revision"] + int(args[1])
-        out.append(f"{revision}\n")
-        return (yield from self.program([*args[2:], "--rev", str(revision)], out, err))
-
-    def _now(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        figures = json.loads(self.read(args[0]) or "{}")
-        out.append(f"{figures['revision'] + int(args[1])}\n")
-        return (yield from self.program([*args[2:], "endpoint", "hashkv", "-w", "json"], out, err))
-
-    def _compacted(self, args: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        err.append("Error: etcdserver: mvcc: required revision has been compacted\n")
-        return 1
-
-    def _run_echo(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        out.append(" ".join(argv[1:]) + "\n")
-        return 0
-
-    def _run_printf(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        out.append(argv[1].replace("\\n", "\n") % tuple(argv[2:]))
-        return 0
-
-    def _run_date(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        out.append("2026-04-09T14:00:00Z\n")
-        return 0
-
-    def _run_chmod(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
-        return 0 if self.exists(argv[-1]) else 1
-
-    def _run_command(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        return 1  # no SELinux here
-
-    def _run_openssl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        text = self.read(argv[-1])
-        if text is None:
-            return 1
-        out.append(f"{self.world.sha(text)} *{argv[-1]}\n")
-        return 0
-
-    def _run_sha256sum(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        err.append(f"sha256sum: {argv[-1]}: No such file or directory\n")
-        return 1
-
-    def _run_systemctl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield
-        self.kubelet_restarts += argv[1] == "restart"
-        out.append("active\n")
-        return 0
-
-    def _run_ss(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        for container in self.containers:
-            out += [f"LISTEN 0 4096 *:{port} *:*\n" for port in PORTS.get(container, ())]
-        return 0
-
-    def _run_crictl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        name = argv[-1].partition("=")[2]
-        found = [_container(c) for c in sorted(self.containers) if c == name]
-        out.append(json.dumps({"containers": found}))
-        return 0
-
-    def _run_kubectl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        if "kube-apiserver" in self.containers and self.world.answers(self):
-            out.append("ok\n")
-            return 0
-        err.append("The connection to the server was refused\n")
-        return 1
-
-    def _run_etcdutl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        if argv[1:3] == ["snapshot", "status"]:
-            yield
-            text = self.read(argv[3])
-            if text is None or not text.startswith("snapshot"):
-                return 1
-            out.append(json.dumps({"hash": 1, "revision": SNAPSHOT_REVISION, "totalKey": 7, "totalSize": 20480}))
-            return 0
-        if self.world.etcdutl_fails == self.name:
-            err.append("Error: no space left on device\n")
-            return 1
-        options = dict(zip(argv[4::2], argv[5::2], strict=False))
-        data, token = options["--data-dir"], options["--initial-cluster-token"]
-        wal = options.get("--wal-dir", f"{data}/member/wal")
-        if self.below(data) or ("--wal-dir" in options and self.below(wal)):
-            err.append("Error: data-dir not empty or could not be read\n")
-            return 1
-        for text in ("half", f"restored {token}"):
-            for path in (f"{data}/member/snap/db", f"{wal}/0.wal"):
-                yield
-                self.put(path, text, synced=False)
-        return 0
-
-    def _run_etcdctl(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        yield from ()
-        words = " ".join(argv)
-        if not self.world.answers(self):
-            err.append("Error: context deadline exceeded\n")
-            return 1
-        answer = next(make for key, make in self.world.etcdctl.items() if key in words)
-        out.append(answer(self, argv))
-        return 0
-
-
-def _container(name: str) -> dict[str, object]:
-    labels = {
-        "io.kubernetes.container.name": name,
-        "io.kubernetes.pod.name": f"{name}-m",
-        "io.kubernetes.pod.namespace": "kube-system",
-        "io.kubernetes.pod.uid": "u",
-    }
-    return {
-        "id": f"id-{name}",
-        "podSandboxId": "sandbox",
-        "metadata": {"name": name, "attempt": 0},
-        "image": {"image": "image"},
-        "imageRef": "image",
-        "state": "CONTAINER_RUNNING",
-        "createdAt": "1",
-        "labels": labels,
-        "annotations": {},
-    }
 
 
 class World:
@@ -338,6 +28,8 @@ class World:
         self.hosts: dict[str, FakeHost] = {}
         self.now = 0.0
         self.finishing = False
+        self.broken: set[str] = set()
+        """Hosts on which etcd and the API server crash, again and again, on the old data."""
         self.absent: set[str] = set()
         """Nodes that the run goes on without: a minority, so other data there does no harm."""
         self.edited: dict[tuple[str, str], str] = {}
@@ -375,12 +67,24 @@ class World:
 
     # etcd.
 
+    def crashes(self, host: FakeHost, container: str) -> bool:
+        """It is in a crash loop: none of its containers runs, and the next may at any moment."""
+        return host.name in self.broken and container in ("etcd", "kube-apiserver") and host.lineage().startswith("old")
+
+    def fall_apart(self) -> None:
+        """The cluster dies, on all hosts."""
+        self.broken = set(self.hosts)
+        for host in self.hosts.values():
+            host.containers -= {"etcd", "kube-apiserver"}
+
     def etcd_starts(self, host: FakeHost) -> None:
         """On whole data of the right owner, and only where every host has data of that kind in its place."""
         lineage = host.lineage()
         kind = lineage.split()[0]
         if kind not in ("old", "restored"):
             self.violation(f"{host.name}: etcd started on {lineage}")
+        if kind == "restored" and lineage not in host.ran and "kube-apiserver" in host.pods:
+            self.violation(f"{host.name}: etcd started on restored data under the API server of {host.name}")
         host.ran.add(lineage)
         for other in self.hosts.values():
             if other.node.name not in self.absent and other.lineage().split()[0] != kind:

@@ -1,8 +1,7 @@
 """What the lab tests of the procedure share: one run on a lab over real SSH, clusters restored by hand, a walk.
 
 ``Rig`` asks and acts as the engine does, through ``runbook.hosts``. ``ByHand`` restores a lab's members with etcdutl
-alone, so that the cross-member proof can be shown clusters which the procedure would never make. ``Walk`` goes forward
-and backward through the steps, so that each test finds the lab where it wants it, and leaves it there.
+alone, so that the cross-member proof can be shown clusters which the procedure would never make.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from runbook.hosts import Fleet, connect
 from runbook.lab import Lab
 from runbook.lifecycle import Verdict, View
 from runbook.plan import Node, Paths, Plan, Snapshot, Ssh, Worker
-from runbook.procedures.kubeadm import STEPS, RestoreAside, SwapData
-from runbook.step import Action, Binding, Command, Probe, Result, Scope, Step, Target
+from runbook.step import Action, Binding, Command, Probe, Result, Target
 from runbook.transport import Claim
 
 MANIFESTS = "/etc/kubernetes/manifests"
@@ -225,129 +223,6 @@ class ByHand:
         words = [f"/root/{snapshot}.db", "--name", host, "--initial-cluster", cluster]
         words += ["--initial-cluster-token", token, "--initial-advertise-peer-urls", urls[host]]
         return [*words, "--bump-revision", str(bump), "--mark-compacted"] if bump else words
-
-
-# --- a walk through the procedure ---
-
-FORWARD = tuple(step for step in STEPS if not step.checks)
-"""The steps that act; the checks have tests of their own."""
-
-
-def index_of(kind: type[Step]) -> int:
-    """Where in FORWARD a step stands."""
-    return next(i for i, step in enumerate(FORWARD) if type(step) is kind)
-
-
-def manifests_of(lab: Lab, host: str) -> str:
-    """Name, mode, owner, time and content of each file that is or could become a manifest."""
-    script = f"cd {MANIFESTS}; for f in $(ls -A); do stat -c '%n %a %u:%g %Y' $f; sha256sum $f; done"
-    return sh(lab, host, script)
-
-
-def data_of(lab: Lab, host: str) -> str:
-    """Every file of etcd's data and WAL, hidden children of runs apart."""
-    script = """for dir; do
-  if [ -n "$dir" ]; then
-    find "$dir" -mindepth 1 -name '.*' -prune -o -type f -exec sha256sum {} + -exec stat -c '%n %a %u:%g' {} +
-    find "$dir" -mindepth 1 -name '.*' -prune -o -type d -exec stat -c '%n %a %u:%g' {} +
-  fi
-done | sort"""
-    return sh(lab, host, script, DATA, lab.spec["wal_dir"])
-
-
-def keys_of(lab: Lab, host: str) -> dict[str, Any]:
-    """The revision, and every key with its value and revisions."""
-    said = json.loads(sh(lab, host, '"$@"', *ETCDCTL, OWN, "get", "", "--from-key", "-w", "json"))
-    return {"revision": said["header"]["revision"], "kvs": said["kvs"]}
-
-
-class Walk:
-    """One lab and where in the procedure it stands: FORWARD[at] is the next step.
-
-    Before each step the hosts' state is noted, and once it is undone it must be the same again.
-    """
-
-    def __init__(self, lab: Lab, plan: Plan, name: str) -> None:
-        self.lab, self.plan, self.name = lab, plan, name
-        self.runs, self.at, self.spent = 0, 0, False
-        self.scenes: dict[int, dict[str, Any]] = {}
-        self.rig = self._new_run()
-
-    def _new_run(self) -> Rig:
-        self.runs += 1
-        self.spent = False
-        return Rig(self.lab, self.plan, f"{self.name}-20260409t140000z-{self.runs:04x}")
-
-    def close(self) -> None:
-        """Drop the connections."""
-        self.rig.close()
-
-    def targets(self, step: Step) -> tuple[Target, ...]:
-        """The hosts of a step."""
-        return self.rig.workers if step.on is Scope.WORKERS else self.rig.nodes
-
-    def probes(self, word: Callable[[Target], Probe], step: Step) -> dict[str, Probe]:
-        """A step's question to each of its hosts."""
-        return {n.name: word(n) for n in self.targets(step)}
-
-    def to(self, kind: type[Step]) -> Step:
-        """Go where this step is the next, forward or backward."""
-        goal = index_of(kind)
-        if self.spent and goal > index_of(RestoreAside):
-            self._back_to(0)  # an undone swap has put the restored data away: only another run restores again
-            self.rig.close()
-            self.rig = self._new_run()
-        while self.at < goal:
-            self.carry_out(FORWARD[self.at])
-        self._back_to(goal)
-        return FORWARD[goal]
-
-    def _back_to(self, goal: int) -> None:
-        while self.at > goal:
-            self.take_back(FORWARD[self.at - 1])
-
-    def carry_out(self, step: Step) -> None:
-        """Do it on all its hosts, as the engine does, until all say that it is done."""
-        self.scenes[self.at] = self.scene(step)
-        self.do(step)
-        said(self.rig.wait(self.probes(step.done, step)))
-        self.at += 1
-
-    def do(self, step: Step, *, turns: bool = True) -> None:
-        """Its actions alone, in turn where the step says so."""
-        actions = {n.name: step.do(n) for n in self.targets(step)}
-        groups = [[n] for n in actions] if turns and any(step.turn(n).questions for n in self.targets(step)) else []
-        for group in groups or [list(actions)]:
-            succeeded(self.rig.act({name: actions[name] for name in group}, f"{step.id()}.do"))
-            if groups:
-                self.rig.wait({n.name: step.turn(n) for n in self.targets(step) if n.name in group})
-
-    def take_back(self, step: Step) -> None:
-        """Undo it on all its hosts; then the hosts are as they were before it."""
-        self.undo(step)
-        said(self.rig.wait(self.probes(step.undone, step)))
-        self.at -= 1
-        self.spent = self.spent or isinstance(step, SwapData)
-        assert self.scene(step) == self.scenes[self.at], f"{step.id()} was undone, and not all is as it was"
-
-    def undo(self, step: Step) -> None:
-        """What takes it back, alone."""
-        actions: dict[str, Sequence[Action]] = {}
-        for n in self.targets(step):
-            undo = step.undo(n)
-            assert isinstance(undo, Sequence)
-            actions[n.name] = undo
-        succeeded(self.rig.act(actions, f"{step.id()}.undo"))
-
-    def scene(self, step: Step) -> dict[str, Any]:
-        """What must be the same before a step and after its undo, by host."""
-        names = [n.name for n in self.rig.nodes]
-        scene: dict[str, Any] = {"manifests": on_all(names, lambda host: manifests_of(self.lab, host))}
-        if step.id() == "SwapData":
-            scene["data"] = on_all(names, lambda host: data_of(self.lab, host))
-        if step.id() == "StopEtcd":
-            scene["keys"] = on_all(names, lambda host: keys_of(self.lab, host))
-        return scene
 
 
 def said(views: Mapping[str, View]) -> None:

@@ -42,6 +42,12 @@ def containers(lab: Lab, name: str, *, every: bool = True) -> list[dict[str, Any
     return found
 
 
+def sandboxes(lab: Lab, name: str) -> list[dict[str, Any]]:
+    found = json.loads(sh(lab, f"crictl pods --name '^{name}-m1$' -o json"))["items"]
+    assert isinstance(found, list)
+    return found
+
+
 def running(lab: Lab, name: str) -> list[str]:
     return [c["id"] for c in containers(lab, name, every=False)]
 
@@ -57,7 +63,7 @@ def clean(lab: Lab) -> Iterator[None]:
     ids = sh(lab, "crictl ps -q --name '^try'").split()
     if ids:
         sh(lab, f"crictl stop {' '.join(ids)}")
-    eventually("the tried pods are gone", lambda: not containers(lab, "try.*"))
+    eventually("the tried pods are gone", lambda: not containers(lab, "try.*") and not sandboxes(lab, "try.*"))
     sh(lab, "rm -rf /var/log/pods/default_try* /srv/*")
 
 
@@ -120,6 +126,32 @@ def test_a_dead_container_is_restarted_at_once_and_then_after_a_back_off(lab: La
     assert containers(lab, "try")[0]["metadata"]["attempt"] == 1, "restarted without a back-off"
     eventually("a second restart", lambda: containers(lab, "try")[0]["metadata"]["attempt"] == 2, within=15)
     assert time.monotonic() - began > 8
+
+
+def test_a_sandbox_is_ready_as_long_as_its_pod_is_wanted(lab: Lab) -> None:
+    """Also in a back-off, when no container runs; it goes only after the manifest went."""
+    put(lab, "try.yaml", pod("try", ["sh", "-c", "echo started; exit 3"]))
+    eventually("it is in a back-off", lambda: [c["metadata"]["attempt"] for c in containers(lab, "try")][:1] == [1])
+    eventually("nothing runs", lambda: not running(lab, "try"))
+    (box,) = sandboxes(lab, "try")
+    assert box["state"] == "SANDBOX_READY"
+    assert {c["podSandboxId"] for c in containers(lab, "try")} == {box["id"]}
+    assert sh(lab, "crictl pods -q --state ready --label io.kubernetes.pod.name=try-m1").split() == [box["id"]]
+    sh(lab, f"rm {MANIFESTS}/try.yaml")
+    eventually("it is gone", lambda: not sandboxes(lab, "try"), within=5)
+    assert not containers(lab, "try")
+
+
+def test_a_sandbox_that_is_stopped_by_hand_is_made_anew(lab: Lab) -> None:
+    """What runs in it is killed without grace; another takes its place, for the pod is wanted."""
+    put(lab, "try.yaml", pod("try", ["sh", "-c", SH]))
+    eventually("it runs", lambda: "started" in log(lab, "try"))
+    (box,) = sandboxes(lab, "try")
+    assert sh(lab, f"crictl stopp {box['id']}") == f"Stopped sandbox {box['id']}\n"
+    eventually("there is another", lambda: [s["metadata"]["attempt"] for s in sandboxes(lab, "try")][:1] == [1])
+    assert [s["state"] for s in sandboxes(lab, "try")] == ["SANDBOX_READY", "SANDBOX_NOTREADY"]
+    assert "got TERM" not in log(lab, "try")
+    eventually("it runs there", lambda: containers(lab, "try", every=False)[0]["podSandboxId"] != box["id"])
 
 
 def test_restart_policy_never(lab: Lab) -> None:
@@ -216,6 +248,10 @@ def test_a_kubelet_that_never_saw_an_api_server_deletes_no_pods(lab: Lab) -> Non
         sh(lab, f"crictl stop -t 5 {scheduler[0]}")
         time.sleep(1)
         assert not running(lab, "kube-scheduler"), "what no manifest names is not started again"
+        (box,) = sandboxes(lab, "kube-scheduler")
+        assert box["state"] == "SANDBOX_READY", "its sandbox is not taken away either"
+        sh(lab, f"crictl stopp {box['id']}")
+        assert sandboxes(lab, "kube-scheduler")[0]["state"] == "SANDBOX_NOTREADY"
     finally:
         sh(lab, f"mv {parked}/* {MANIFESTS}/; rmdir {parked}")
         lab.wait_healthy(60)

@@ -18,7 +18,8 @@ import pytest
 
 from runbook.procedures import scripts
 from tests.fake.files import Files
-from tests.fake.shell import Shell, Step, Unsupported, parse, tokens
+from tests.fake.shell import Shell, Step, parse
+from tests.fake.syntax import Unsupported, tokens
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU tools")
 
@@ -40,7 +41,8 @@ class FakeDisk(Files):
     """The fake's files with the few programs that the scripts need beside."""
 
     def program(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        own = {"echo": self._echo, "printf": self._printf, "date": self._date}
+        own = {"echo": self._echo, "printf": self._printf, "date": self._date, "chmod": self._nothing}
+        own |= {"command": self._no, "crictl": self._nothing, "sleep": self._nothing}
         if argv[0].endswith("/etcdutl"):
             return self._etcdutl(argv, out)
         known = self.programs.get(argv[0])
@@ -58,8 +60,16 @@ class FakeDisk(Files):
 
     def _date(self, argv: list[str], out: list[str]) -> Step:
         yield from ()
-        out.append("now\n")
+        out.append("0\n" if argv[1] == "+%s" else "now\n")
         return 0
+
+    def _nothing(self, argv: list[str], out: list[str]) -> Step:
+        yield from ()
+        return 0
+
+    def _no(self, argv: list[str], out: list[str]) -> Step:
+        yield from ()
+        return 1
 
     def _etcdutl(self, argv: list[str], out: list[str]) -> Step:
         yield from ()
@@ -80,7 +90,12 @@ def really(root: Path, tree: Tree, text: str, words: list[str], shell: str) -> t
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(content)
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    stub = root.parent / "bin"
+    if not stub.exists():
+        stub.mkdir()
+        (stub / "crictl").write_text("#!/bin/sh\n")
+        (stub / "crictl").chmod(0o755)
+    env = {"PATH": f"{stub}:{os.environ['PATH']}", "LC_ALL": "C"}
     done = subprocess.run(
         [shell, "-c", text, "runbook", *words], capture_output=True, text=True, env=env, timeout=20, check=False
     )
@@ -176,22 +191,48 @@ SWAPS = list(
         (NOTHING, {f"wal/.{R}.restored/0.wal": "r"}),
     )
 )
-SNAPSHOTS = list(some(({"bin/etcdutl": TOOL},), present("s.db"), present("s.json", "old"), present("s.json.part", "o")))
+SNAPSHOTS = list(
+    some(
+        ({"bin/etcdutl": TOOL},),
+        present("snapshot.db"),
+        present("snapshot.json", "old"),
+        present("snapshot.json.part", "o"),
+        present("living.json", "before"),
+    )
+)
 
 D, W, RUN = "{0}/data", "{0}/wal", "{0}/run"
+NEW, WAL = f"{D}/.{R}.restoring/member", f"{W}/.{R}.restoring"
 CASES: list[tuple[str, Sequence[Tree], list[str]]] = [
-    *((name, MANIFESTS, ["{0}/m", "{0}/s", "etcd.yaml"]) for name in ("SAVE", "UNSAVE", "PARK", "PARKED", "IN_PLACE")),
-    ("UNPARK", MANIFESTS, ["{0}/m", "{0}/s", "etcd.yaml", R]),
+    *((name, MANIFESTS, ["{0}/m", "{0}/s", "etcd.yaml"]) for name in ("SAVE", "UNSAVE", "IN_PLACE", "UNCHANGED")),
+    *((name, MANIFESTS, ["{0}/m", "{0}/s", "etcd.yaml", "other.yaml"]) for name in ("SAVE", "UNSAVE", "UNCHANGED")),
+    ("STOP", MANIFESTS, ["{0}/m", "{0}/s", "9", "etcd"]),
+    ("STOP", MANIFESTS, ["{0}/m", "{0}/s", "9", "other", "etcd"]),
+    ("STOPPED", MANIFESTS, ["{0}/m", "{0}/s", "etcd"]),
+    ("START", MANIFESTS, ["{0}/m", "{0}/s", R, "", "etcd"]),
+    ("START", MANIFESTS, ["{0}/m", "{0}/s", R, "etcd", "other"]),
+    ("START", MANIFESTS, ["{0}/m", "{0}/s", R, "other", "etcd"]),
+    ("MAKE_DIR", LOCKS, ["{0}/place", "{0}/place/run", "{0}/place/run/commands"]),
+    ("MAKE_DIR", LOCKS, ["{0}/tools"]),
     ("LOCK", LOCKS, ["{0}/lock", R, "ops@here"]),
     ("UNLOCK", LOCKS, ["{0}/lock", R]),
-    *((name, RESTORES, [RUN, D, wal, R]) for name in ("CLEAR", "MOVE", "UNRESTORE") for wal in ("", W)),
-    *((name, RESTORES, [RUN, D, wal, R, "abc"]) for name in ("SEAL", "RESTORED") for wal in ("", W)),
+    *(("UNRESTORE", RESTORES, [RUN, D, wal, R]) for wal in ("", W)),
+    *(("RESTORED", RESTORES, [RUN, D, wal, R, "abc"]) for wal in ("", W)),
+    ("RESTORE", RESTORES, [RUN, D, "", R, "abc", "keep", "mkdir", "-p", "--", NEW]),
+    (
+        "RESTORE",
+        [{**tree, "wal": None} for tree in RESTORES],
+        [RUN, D, W, R, "abc", "keep", "mkdir", "-p", "--", NEW, WAL],
+    ),
+    ("RESTORE", RESTORES, [RUN, D, "", R, "abc", "keep", "ls", "/nowhere"]),
+    ("RESTORE", RESTORES, [RUN, D, "", R, "abc", "keep", "mkdir", "-p", "--", D]),
     *((name, SWAPS, [D, wal, R, RUN]) for name in ("SWAP", "SWAP_BACK", "SWAPPED", "UNSWAPPED") for wal in ("", W)),
     ("SWEEP", SWAPS, [D, W, R, "{0}/ws/" + R]),
     ("SWEEP", [*RESTORES[:6], {f"ws/{R}/a": "1", "ws/other/b": "2"}], ["", "", R, "{0}/ws/" + R]),
     *((name, SWAPS[::9], [D, R, RUN]) for name in ("LATER", "KEPT")),
-    ("STATUS", SNAPSHOTS, ["{0}/bin/etcdutl", "{0}/s.db", "{0}/s.json"]),
-    ("ABSENT", SNAPSHOTS, ["{0}/s.db", "{0}/s.json"]),
+    ("FIGURES", SNAPSHOTS, ["{0}/bin/etcdutl", "{0}", "echo", "alive"]),
+    ("FIGURES", SNAPSHOTS, ["{0}/bin/etcdutl", "{0}", "ls", "/nowhere"]),
+    ("ABSENT", SNAPSHOTS, ["{0}/snapshot.db", "{0}/snapshot.json"]),
 ]
 IDS = [f"{name}-{index}" for index, (name, *_) in enumerate(CASES)]
 
@@ -206,12 +247,12 @@ def test_the_fake_does_what_the_real_shell_does(
     step = max(1, len(trees) // 36)
     for tree in trees[::step]:
         real = really(root, tree, text, there, "sh")
-        if name == "STATUS":
+        if name == "FIGURES":
             real = redo(root, tree, text, there)
         fake = on_the_fake(root, tree, text, there)
         assert fake[0] == real[0], f"{name} {tree}: exit code {fake[0]} on the fake, {real[0]} really"
         assert stamped(fake[2]) == stamped(real[2]), f"{name} {tree}"
-        if name in ("PARKED", "SWAPPED", "UNSWAPPED", "RESTORED", "ABSENT", "LATER", "KEPT"):
+        if name in ("STOPPED", "SWAPPED", "UNSWAPPED", "RESTORED", "ABSENT", "LATER", "KEPT"):
             assert fake[1] == real[1], f"{name} {tree}: what it says"
 
 
@@ -236,7 +277,7 @@ def test_every_script_is_valid(name: str, shell: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["LOCK", "SWAP", "SWAP_BACK", "SAVE", "UNPARK", "SWEEP"])
+@pytest.mark.parametrize("name", ["LOCK", "SWAP", "SWAP_BACK", "SAVE", "STOP", "START", "RESTORE", "SWEEP"])
 def test_a_script_that_changes_files_parses_here(name: str) -> None:
     assert parse(TEXTS[name]) is parse(TEXTS[name])
 
@@ -258,6 +299,12 @@ TEXTS_IN_SMALL = [
     "set -e\nls /nowhere/*.wal > /dev/null 2>&1 || { echo none; exit 1; }",
     "set -eu\nif [ ! -e /nowhere ]; then\n  if [ -z '' ]; then echo deep; fi\nfi\nexit 4",
     ":\necho h",
+    'for f in "$@"; do\n  while :; do\n    if [ "$f" = a ]; then break; fi\n    echo "$f"\n    break\n  done\ndone',
+    'set -u\nn=3\nm=$(( n + 4 - 1 ))\necho "$m $(( m - 10 ))"',
+    'set -e\nx=$(ls /nowhere) || x=none\necho "$x"\nx=$(ls /nowhere)\necho not here',
+    'x="p  q"\nfor w in $x $(echo r s) "$x"; do echo "$w"; done',
+    "set -e\n[ 3 -gt 2 ]\n[ 2 -ge 2 ]\n[ 1 -gt 1 ]\necho no",
+    'while [ "$1" != b ]; do\n  echo "$1"\n  shift\ndone\necho "$1"',
 ]
 
 
@@ -270,7 +317,7 @@ def test_the_language(text: str, tmp_path: Path) -> None:
     assert (code, out) == real[:2]
 
 
-@pytest.mark.parametrize("text", ["echo `ls`", "a() { :; }", "case x in x) ;; esac", "if true", "while :; do :; done"])
+@pytest.mark.parametrize("text", ["echo `ls`", "a() { :; }", "case x in x) ;; esac", "if true", "until :; do :; done"])
 def test_what_it_does_not_know_it_refuses(text: str, tmp_path: Path) -> None:
     with pytest.raises((Unsupported, KeyError, AssertionError)):
         on_the_fake(tmp_path, {}, text, [])

@@ -131,6 +131,27 @@ def test_what_is_no_list_of_containers_is_not_read_as_an_empty_one(text: str) ->
         parse.containers(text)
 
 
+def test_sandboxes() -> None:
+    """A label or a name with "etcd" in it makes no control-plane pod of another."""
+    seen = parse.sandboxes(sample("crictl-pods.json"))
+    assert [(s.pod, s.namespace, s.component, s.state, s.ready) for s in seen] == [
+        ("etcd-m1", "kube-system", "etcd", "SANDBOX_READY", True),
+        ("etcd-m1", "kube-system", "etcd", "SANDBOX_NOTREADY", False),
+        ("etcd-backup-29339520-x7k2p", "kube-system", "", "SANDBOX_READY", True),
+        ("kube-apiserver-m1", "kube-system", "kube-apiserver", "SANDBOX_NOTREADY", False),
+        ("etcd-m1", "monitoring", "", "SANDBOX_READY", True),
+    ]
+    assert parse.sandboxes('{"items": []}') == parse.sandboxes('{"items": null}') == ()
+    (odd,) = parse.sandboxes('{"items": [{"id": "1", "state": "SANDBOX_WHATEVER"}]}')
+    assert odd.ready, "whatever is not known to be stopped may start a container"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"containers": []}', '{"items": {}}', "", '{"items": [{"id": "1"}]}'])
+def test_what_is_no_list_of_sandboxes_is_not_read_as_an_empty_one(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse.sandboxes(text)
+
+
 def test_nodes() -> None:
     seen = parse.nodes(sample("kube-1.32-nodes.json"))
     assert [(n.name, n.ready, n.why, n.control_plane) for n in seen] == [
@@ -273,6 +294,7 @@ def test_no_certificate(bad: str) -> None:
 
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "containers": (parse.containers, "crictl-ps.json"),
+    "sandboxes": (parse.sandboxes, "crictl-pods.json"),
     "endpoint_status": (parse.endpoint_status, "etcd-3.6.5-endpoint-status.json"),
     "hashkv": (parse.hashkv, "etcd-3.6.5-hashkv.json"),
     "member_list": (parse.member_list, "etcd-3.5.16-member-list.json"),

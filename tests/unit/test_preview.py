@@ -129,7 +129,7 @@ def test_every_command_of_every_step_is_shown_exactly(plan: Plan) -> None:
                     assert_shown(line, action, named)
                     count += 1
     assert not lines
-    assert count > 40 * len(plan.nodes)
+    assert count > 30 * len(plan.nodes)
 
 
 class Small(Step):
@@ -183,8 +183,10 @@ def test_the_snapshot_of_a_small_preview() -> None:
 def test_equal_commands_are_grouped_and_differing_ones_are_not() -> None:
     text = preview.render(plan(3), BOUND, PROCEDURE)
     block = text[text.index(" 5. Restore the snapshot") : text.index(" 6. Stop the scheduler")]
+    undone = block.partition("undone by")[2]
+    assert re.findall(r"      on (.*):", undone) == ["m1, m2, m3"]
     does = block.partition("done when")[0]
-    assert re.findall(r"      on (.*):", does) == ["m1, m2, m3", "m1", "m2", "m3", "m1, m2, m3"]
+    assert re.findall(r"      on (.*):", does) == ["m1", "m2", "m3"]
     assert "--name m1" in block
     assert "--name m2" in block
 

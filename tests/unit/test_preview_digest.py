@@ -112,7 +112,7 @@ def test_the_digest_changes_with_every_script(name: str, monkeypatch: pytest.Mon
 
 def test_every_constant_script_is_named_by_its_constant() -> None:
     assert not [name for name in USED if name.startswith("PLAN-")]
-    assert {"SWAP", "SWAP_BACK", "PARK", "UNPARK", "SEAL", "LOCK", "SWEEP", "LATER"} <= set(USED)
+    assert {"SWAP", "SWAP_BACK", "STOP", "START", "RESTORE", "LOCK", "SWEEP", "LATER"} <= set(USED)
 
 
 def _with(change: Step | None, at: int) -> Procedure:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from runbook.plan import Cluster, Node, Paths, Plan, Snapshot, Tools, Verify, Worker
 from runbook.procedures import kubeadm, scripts
-from runbook.procedures.words import STATIC_PODS
+from runbook.procedures.words import COMPONENTS
 from runbook.step import (
     Action,
     Binding,
@@ -38,7 +38,7 @@ TEXTS = {text for name, text in vars(scripts).items() if name.isupper() and isin
 TEXTS |= {'"$@" > /dev/null'}
 """The shell texts that a command may hold: constants, every one."""
 
-PROGRAMS = ("sh", "nice", "install", "mkdir", "rm", "cat", "crictl", "ss", "kubectl", "systemctl", "touch", "test")
+PROGRAMS = ("sh", "rm", "cat", "crictl", "ss", "kubectl", "systemctl", "test")
 """The first words of the procedure's commands, beside etcd's own tools."""
 
 ids = [step.id() for step in STEPS]
@@ -211,8 +211,8 @@ def test_what_is_undone_carries_the_runs_own_mark(step: Step) -> None:
             assert isinstance(action, Command), "an undo uploads nothing"
             words = list(action.words())
             if words[:2] == ["sh", "-c"]:
-                if words[2] in (scripts.GONE, scripts.LEADER_LAST):
-                    continue  # these wait, and stop a container whose manifest is parked
+                if words[2] == scripts.LEADER_LAST:
+                    continue  # it waits
                 assert any(RUN in word for word in words[4:]), words
                 words = words[4:]
             asks = next((i for i, w in enumerate(words) if w.endswith("etcdctl")), len(words))
@@ -236,9 +236,9 @@ def test_undoing_a_stop_is_a_start_and_the_other_way_round() -> None:
     for stop, start in pairs:
         stopped = [a for a in by_name[stop].do(n) if "-c" in getattr(a, "argv", ())]
         back = undo(by_name[start], n)
-        parked = [a.argv[-1] for a in back if isinstance(a, Command) and a.argv[2] == scripts.PARK]
-        assert parked == [a.argv[-1] for a in stopped if isinstance(a, Command) and a.argv[2] == scripts.PARK]
-        assert set(parked) <= set(STATIC_PODS)
+        parked = [a.argv[7:] for a in back if isinstance(a, Command) and a.argv[2] == scripts.STOP]
+        assert parked == [a.argv[7:] for a in stopped if isinstance(a, Command) and a.argv[2] == scripts.STOP]
+        assert set(parked[0]) <= set(COMPONENTS)
 
 
 def test_nothing_of_a_procedure_removes_data_before_finish() -> None:
@@ -263,7 +263,7 @@ def test_the_sweep_is_bare_and_only_of_this_run() -> None:
 def restore_words(of: Plan) -> list[str]:
     step = next(s for s in STEPS if s.id() == "RestoreAside")
     n = Target(of, BOUND, of.nodes[0])
-    return next(list(a.words()) for a in step.do(n) if isinstance(a, Command) and a.argv[0] == "nice")
+    return next(list(a.words()) for a in step.do(n) if isinstance(a, Command))
 
 
 def test_the_restore_is_the_guides_command_with_a_new_identity() -> None:
@@ -311,6 +311,6 @@ def test_a_preview_shows_the_placeholders_and_nothing_else_differs() -> None:
 def test_a_script_stops_at_an_unset_word(name: str) -> None:
     """A forgotten argument must never become an empty path."""
     text: str = getattr(scripts, name)
-    if name in ("DIGEST", "FIGURES_AND"):
+    if name == "DIGEST":
         return  # read-only, one word
     assert text.lstrip().startswith(("set -eu", "set -u"))

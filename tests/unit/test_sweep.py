@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,11 @@ def test_hosts_may_lose_power_or_fall_silent(wal: bool) -> None:
 
 def test_one_node_is_the_same_procedure() -> None:
     all_end_well(itertools.chain(singles(kinds=("engine",), nodes=1), singles(13, OTHERS, nodes=1, wal=True)))
+
+
+def test_a_dead_cluster_is_the_same_procedure() -> None:
+    """Etcd and the API servers in a crash loop: nothing runs, and the next container may start at any moment."""
+    all_end_well(itertools.chain(singles(3, ("engine",), broken=True), singles(23, OTHERS, broken=True)))
 
 
 def test_two_accidents_in_a_row() -> None:
@@ -106,10 +112,10 @@ def test_a_host_stays_silent_over_two_engines_and_comes_back(part: float, way: s
     assert not life.faults(restored=way == "forward")
 
 
-@pytest.mark.parametrize("first", range(40, 900, 173))
-def test_three_engines_die_in_a_row(first: int) -> None:
+@pytest.mark.parametrize("part", [0.05, 0.25, 0.45, 0.65, 0.85])
+def test_three_engines_die_in_a_row(part: float) -> None:
     life = Life(plan(wal=True))
-    life.session("forward", Fuse(first))
+    life.session("forward", Fuse(int(moments(wal=True) * part)))
     for second in (3, 11, 29):
         life.session("forward", Fuse(second))
     assert life.session("forward") == "complete"
@@ -215,9 +221,8 @@ def locked_everywhere(at: int) -> bool:
 
 @pytest.mark.parametrize("name", ["etcd.yaml", "kube-apiserver.yaml"])
 def test_somebody_puts_a_manifest_back_by_hand(name: str) -> None:
-    """Data is never moved under what then runs, on the way on nor on the way back."""
-    ways = WAYS if name == "etcd.yaml" else ("forward",)
-    all_end_well(Case(at, "engine", way, meddle=name) for at in range(400, moments(), 9) for way in ways)
+    """Data is never moved under what then runs, on the way on nor on the way back; and no API server precedes etcd."""
+    all_end_well(Case(at, "engine", way, meddle=name) for at in range(330, moments(), 7) for way in WAYS)
 
 
 @pytest.mark.parametrize("step", ["StopControllers", "StopEtcd"])
@@ -249,47 +254,62 @@ def saved_everywhere(life: Life, at: int) -> bool:
 # Each safeguard taken away.
 
 
-def engine_cases(
-    a: int, b: int, step: int, kinds: Iterable[str] = ("engine",), ways: Iterable[str] = WAYS
+def some(
+    begin: float, end: float, step: int, kinds: Iterable[str] = ("engine",), ways: Iterable[str] = WAYS, **more: Any
 ) -> list[Case]:
-    return [Case(at, kind, way, wal=True) for at in range(a, b, step) for kind in kinds for way in ways]
+    """Cases from this part of a run to that one, every ``step``-th moment; ``more`` is of the case."""
+    wal = more.setdefault("wal", True)
+    total = moments(wal=wal, broken=more.get("broken", False))
+    return [
+        Case(at, kind, way, **more)
+        for at in range(int(begin * total), int(end * total), step)
+        for kind in kinds
+        for way in ways
+    ]
 
 
 Mutation = Callable[[], None]
 
-MUTATIONS: list[tuple[Mutation, list[Case], str]] = [
-    (mutations.no_settling, engine_cases(0, 900, 31), "another command still runs"),
-    (mutations.no_marker, engine_cases(240, 560, 5, ("engine", "power"), ("forward",)), "Start etcd on every host"),
-    (mutations.no_aside_marker, engine_cases(500, 900, 9), ".old"),
-    (mutations.no_barrier, engine_cases(0, 900, 13, ("silent",), ("forward",)), "did not suffice"),
+FORWARD = ("forward",)
+MUTATIONS: list[tuple[Mutation, Callable[[], list[Case]], str]] = [
+    (mutations.no_settling, lambda: some(0, 0.9, 29), "another command still runs"),
+    (mutations.no_marker, lambda: some(0.3, 0.6, 5, ("engine", "power"), FORWARD), "Start etcd on every host"),
+    (mutations.no_aside_marker, lambda: some(0.6, 0.9, 8), ".old"),
+    (mutations.no_barrier, lambda: some(0, 0.9, 11, ("silent",), FORWARD), "did not suffice"),
     (
         mutations.undo_unproven,
-        [
-            Case(at, "engine", "backward", second=s, second_kind="silent")
-            for at in range(500, 870, 61)
-            for s in (40, 60)
-        ],
-        "runs {",
+        lambda: [c for s in (40, 60) for c in some(0.55, 1, 59, ways=("backward",), second=s, second_kind="silent")],
+        "in place on m2 is",
     ),
-    (mutations.journal_after_acting, engine_cases(0, 900, 11, ways=("backward",)), "stuck while rolling back"),
+    (mutations.journal_after_acting, lambda: some(0, 0.9, 11, ways=("backward",)), "stuck while rolling back"),
     (
         mutations.no_ready,
-        [Case(at, "engine", "forward", meddle="kube-apiserver.yaml") for at in range(400, 900, 5)],
+        lambda: some(0.45, 0.85, 3, ways=FORWARD, wal=False, meddle="kube-apiserver.yaml"),
         "data moved under a running",
     ),
-    (mutations.no_syncs, engine_cases(0, 650, 29, ("blackout", "brownout")), "torn"),
+    (
+        mutations.containers_only,
+        lambda: some(0, 0.9, 40, ways=FORWARD, wal=False, broken=True),
+        "data moved under a wanted",
+    ),
+    (
+        mutations.no_guard_at_the_start,
+        lambda: some(0.5, 0.9, 2, ways=FORWARD, wal=False, meddle="kube-apiserver.yaml"),
+        "under the API server of m2",
+    ),
+    (mutations.no_syncs, lambda: some(0, 0.75, 29, ("blackout", "brownout")), "torn"),
 ]
 
 
 @pytest.mark.parametrize(("mutation", "cases", "sort"), MUTATIONS, ids=[m[0].__name__ for m in MUTATIONS])
-def test_the_sweep_notices(mutation: Mutation, cases: list[Case], sort: str) -> None:
-    _, failed = play(cases, mutation)
+def test_the_sweep_notices(mutation: Mutation, cases: Callable[[], list[Case]], sort: str) -> None:
+    _, failed = play(cases(), mutation)
     assert failed, f"without {mutation.__doc__} nothing fails"
     assert any(sort in text for text in failed), "\n".join(failed[:5])
 
 
 def test_the_sweep_notices_that_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "PARK", scripts.PARK)  # put back afterwards
+    monkeypatch.setattr(scripts, "STOP", scripts.STOP)  # put back afterwards
     mutations.no_compare()
     life = edited_after_saving("kube-scheduler.yaml")
     life.session("forward")

@@ -2,72 +2,67 @@
 
 from __future__ import annotations
 
-CLEAR = r"""
+RESTORE = r"""
 set -eu
-rm -f -- "$1/restored" "$1/.restored"
-sync -- "$1"
-mkdir -p -m 700 -- "$2"
-rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
-if [ -n "$3" ]; then
-  rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
+dir=$1
+data=$2
+wal=$3
+run=$4
+sha256=$5
+owner=$6
+shift 6
+rm -f -- "$dir/restored" "$dir/.restored"
+sync -- "$dir"
+mkdir -p -m 700 -- "$data"
+rm -rf -- "$data/.$run.restoring" "$data/.$run.restored"
+if [ -n "$wal" ]; then
+  rm -rf -- "$wal/.$run.restoring" "$wal/.$run.restored"
 fi
-"""
-"""run dir, data, wal or "", run. What an attempt left would block the next; the marker goes first."""
-
-FIT = r"""
-set -eu
-like=$1
-if [ -e "$1/member" ]; then
-  like=$1/member
-fi
-if [ "$3" = keep ]; then
-  chown -R --reference="$like" -- "$2"
-else
-  chown -R -- "$3" "$2"
-fi
-if [ -e "$1/member" ]; then
-  chmod --reference="$1/member" -- "$2/member"
-fi
-if command -v selinuxenabled > /dev/null; then
-  if selinuxenabled; then
-    chcon -R --reference="$like" -- "$2"
+"$@"
+for place in "$data" "$wal"; do
+  if [ -n "$place" ]; then
+    mv -T -- "$place/.$run.restoring" "$place/.$run.restored"
+    like=$place
+    if [ -e "$place/member" ]; then like=$place/member; fi
+    if [ "$owner" = keep ]; then
+      chown -R --reference="$like" -- "$place/.$run.restored"
+    else
+      chown -R -- "$owner" "$place/.$run.restored"
+    fi
+    if [ -e "$place/member" ]; then
+      chmod --reference="$place/member" -- "$place/.$run.restored/member"
+    fi
+    if command -v selinuxenabled > /dev/null; then
+      if selinuxenabled; then
+        chcon -R --reference="$like" -- "$place/.$run.restored"
+      fi
+    fi
+    sync -f -- "$place/.$run.restored"
+    sync -- "$place"
   fi
-fi
+done
+printf '%s\n' "$sha256" > "$dir/.restored"
+sync -- "$dir/.restored"
+mv -T -- "$dir/.restored" "$dir/restored"
+sync -- "$dir"
 """
-"""old directory, new directory, owner or ``keep``. Where there is no old member, its parent is the example."""
+"""run dir, data, wal or "", run, sha256, owner or ``keep``, etcdutl's words.
 
-MOVE = r"""
-set -eu
-mv -T -- "$2/.$4.restoring" "$2/.$4.restored"
-if [ -n "$3" ]; then
-  mv -T -- "$3/.$4.restoring" "$3/.$4.restored"
-fi
+What an attempt left would block the next, so it goes, the marker first. Renamed only after etcdutl ended with 0:
+killed, it leaves the other name. Owner, mode and label are the old member's; where there is none, its parent's. The
+marker is written last: it alone says that the restore was whole.
 """
-"""run dir, data, wal or "", run. Only after etcdutl ended with 0: killed, it leaves the other name."""
-
-SEAL = r"""
-set -eu
-sync -f -- "$2/.$4.restored"
-sync -- "$2"
-if [ -n "$3" ]; then
-  sync -f -- "$3/.$4.restored"
-  sync -- "$3"
-fi
-printf '%s\n' "$5" > "$1/.restored"
-sync -- "$1/.restored"
-mv -T -- "$1/.restored" "$1/restored"
-sync -- "$1"
-"""
-"""run dir, data, wal or "", run, sha256. The marker is written last: it alone says that the restore was whole."""
 
 UNRESTORE = r"""
 set -eu
 rm -f -- "$1/restored" "$1/.restored"
 sync -- "$1"
-rm -rf -- "$2/.$4.restoring" "$2/.$4.restored"
-if [ -n "$3" ]; then
-  rm -rf -- "$3/.$4.restoring" "$3/.$4.restored"
-fi
+for place in "$2" "$3"; do
+  if [ -d "$place" ]; then
+    rm -rf -- "$place/.$4.restoring" "$place/.$4.restored"
+    sync -- "$place"
+  fi
+done
 """
 """run dir, data, wal or "", run. What etcd has run on is not here any more: the swap's undo put it away."""
 

@@ -1,25 +1,62 @@
-"""What etcd is asked, and waited for; and the figures of the snapshot, with which its answers are compared."""
+"""What etcd is asked, and waited for; and the figures of the snapshot, with which its answers are compared.
+
+Where nothing listens on etcd's port it is not asked at all: etcdctl would try for seconds, and a dead cluster is what
+this is for.
+"""
 
 from __future__ import annotations
 
-STATUS = r"""
+FIGURES = r"""
 set -eu
-"$1" snapshot status "$2" -w json > "$3.part"
-sync -- "$3.part"
-mv -T -- "$3.part" "$3"
-sync -- "${3%/*}"
+etcdutl=$1
+dir=$2
+shift 2
+"$etcdutl" snapshot status "$dir/snapshot.db" -w json > "$dir/snapshot.json.part"
+sync -- "$dir/snapshot.json.part"
+mv -T -- "$dir/snapshot.json.part" "$dir/snapshot.json"
+if "$@" > "$dir/living.json.part"; then
+  sync -- "$dir/living.json.part"
+  mv -T -- "$dir/living.json.part" "$dir/living.json"
+fi
+rm -f -- "$dir/living.json.part"
+sync -- "$dir"
 """
-"""etcdutl, snapshot, where its figures are kept. They are needed in the outage, so their name is made durable too."""
+"""etcdutl, run dir, etcdctl words. Both are needed in the outage, so their names are made durable too: the snapshot's
+figures, and where etcd lives its status, which is a lower bound of its last revision."""
+
+LAST_REVISION = r"""
+set -u
+dir=$1
+port=$2
+shift 2
+cat -- "$dir/snapshot.json" || exit 1
+echo
+open=$(ss -Hltn sport = ":$port")
+if [ -n "$open" ]; then
+  if now=$("$@"); then
+    echo "$now"
+    exit 0
+  fi
+fi
+if [ -e "$dir/living.json" ]; then cat -- "$dir/living.json"; fi
+exit 4
+"""
+"""run dir, port, etcdctl words; read-only. The snapshot's figures, then etcd's status. Exit 4: etcd gives no answer,
+and the status, if any, is that of the time of the preparation."""
 
 ETCD_ANSWERED = r"""
 set -eu
 mark=$1
-shift
-if "$@"; then
-  touch -- "$mark"
+port=$2
+shift 2
+open=$(ss -Hltn sport = ":$port")
+if [ -n "$open" ]; then
+  if "$@"; then
+    touch -- "$mark"
+  fi
 fi
 """
-"""mark, then the etcdctl words that ask this host's own member."""
+"""mark, port, then the etcdctl words that ask this host's own member."""
 
 KEEP_DISCARDED = r"""
 set -u
@@ -36,18 +73,29 @@ sync -- "$to" "${to%/*}"
 
 LEADER_LAST = r"""
 set -u
-end=$(( $(date +%s) + $1 ))
-shift
-status=$("$@" 2>/dev/null | tr ',{}' '\n\n\n') || exit 0
+dir=$1
+port=$2
+end=$(( $(date +%s) + $3 ))
+shift 3
+status=
+[ -z "$(ss -Hltn sport = ":$port")" ] || status=$("$@" 2>/dev/null | tr ',{}' '\n\n\n')
 leader=$(echo "$status" | sed -n 's/^ *"leader": *\([0-9][0-9]*\) *$/\1/p')
 member=$(echo "$status" | sed -n 's/^ *"member_id": *\([0-9][0-9]*\) *$/\1/p')
-[ -n "$leader" ] && [ "$leader" = "$member" ] || exit 0
+if [ -n "$dir" ] && [ -z "$member" ] && [ -e "$dir/living.json" ]; then
+  echo "etcd answered while this was prepared, and does not now: how far it has come since is not known, so the" \
+    "restored revision was compared with that of then" >&2
+  exit 4
+fi
+case $leader in '' | 0) exit 0 ;; esac
+[ -z "$dir" ] || touch -- "$dir/etcd-answered"
+[ "$leader" = "$member" ] || exit 0
 while [ -n "$(ss -Htn state established '( sport = :2380 )')" ]; do
   if [ "$(date +%s)" -ge "$end" ]; then exit 0; fi
   sleep 0.1
 done
 """
-"""seconds, etcdctl words. A leader that stops with its followers waits seven seconds for one of them to take over."""
+"""run dir or "", port, seconds, etcdctl words. A leader that stops with its followers waits seven seconds for one of
+them to take over. In the run directory it is noted that this member served, for who starts it again."""
 
 AWAIT_ETCD = r"""
 set -u
@@ -60,7 +108,7 @@ while ! "$@"; do
   sleep 0.5
 done
 """
-"""mark, seconds, etcdctl words. Waits only where this member answered before it was stopped."""
+"""mark, seconds, etcdctl words. Waits only where this member served before it was stopped."""
 
 SNAPSHOT_REVISION = r"""
 set -u
@@ -89,11 +137,3 @@ hashes at the lowest revision that any member has now: those that serve have com
 
 COMPACTED = SNAPSHOT_REVISION.replace('"$@" --rev "$at"', '"$@" --rev "$(( at - 1 ))"')
 """The same, one revision before: it must be refused as compacted."""
-
-FIGURES_AND = r"""
-cat -- "$1"
-echo
-shift
-"$@" || exit 4
-"""
-"""snapshot figures, etcdctl words; read-only. Exit 4: the figures are there, etcd did not answer."""

@@ -1,78 +1,140 @@
-"""Static pod manifests: saved, parked, given back; and the containers that come and go with them."""
+"""Static pod manifests: saved, parked, given back; and the pods that come and go with them.
+
+Where these take a ``name`` it is a component's (``etcd``): kubeadm's manifest is ``name.yaml``, its one container has
+that name, and its pod the labels ``component: name`` and ``tier: control-plane`` in the namespace kube-system. Other
+pods may have "etcd" in their names.
+"""
 
 from __future__ import annotations
 
 SAVE = r"""
 set -eu
-mkdir -p -m 700 -- "$2"
-cp -a -- "$1/$3" "$2/.$3"
-sync -- "$2/.$3"
-mv -T -- "$2/.$3" "$2/$3"
-sync -- "$2"
+from=$1
+saved=$2
+shift 2
+mkdir -p -m 700 -- "$saved"
+for f in "$@"; do
+  cp -a -- "$from/$f" "$saved/.$f"
+  sync -- "$saved/.$f"
+  mv -T -- "$saved/.$f" "$saved/$f"
+done
+sync -- "$saved" "${saved%/*}"
 """
-"""manifests, saved, file."""
+"""manifests, saved, files."""
 
 UNSAVE = r"""
 set -eu
-rm -f -- "$2/.$3"
-if [ -e "$1/$3" ]; then
-  rm -f -- "$2/$3"
-fi
-"""
-"""manifests, saved, file. The saved copy goes only where the manifest itself is in its place."""
-
-PARK = r"""
-set -eu
-if [ -e "$1/$3" ]; then
-  cmp -- "$1/$3" "$2/$3"
-  rm -- "$1/$3"
-fi
-sync -- "$1"
-"""
-"""manifests, saved, file. A manifest leaves only where its saved, durable copy is the same to the byte."""
-
-UNPARK = r"""
-set -eu
-if [ ! -e "$1/$3" ]; then
-  cp -a -- "$2/$3" "$1/.$3.$4"
-  sync -- "$1/.$3.$4"
-  mv -T -- "$1/.$3.$4" "$1/$3"
-fi
-sync -- "$1"
-"""
-"""manifests, saved, file, run. The kubelet ignores dot-files, so it never reads half a manifest."""
-
-GONE = r"""
-set -u
-end=$(( $(date +%s) + $2 ))
-while :; do
-  if ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system); then
-    if [ -z "$ids" ]; then exit 0; fi
-  fi
-  if [ "$(date +%s)" -gt "$end" ]; then break; fi
-  sleep 0.2
-done
-echo "the kubelet did not stop $1 within $2 s; crictl stop" >&2
-crictl stop --timeout 30 $ids && exit 0
-ids=$(crictl ps -q --name "^$1\$" --label io.kubernetes.pod.namespace=kube-system) || exit 1
-[ -z "$ids" ]
-"""
-"""container, seconds. A kubelet that started while the API server was down may refuse to delete pods.
-
-A container that ends between the question and `crictl stop` makes that fail, and is gone all the same.
-"""
-
-PARKED = r"""
-set -u
 from=$1
 saved=$2
 shift 2
 for f in "$@"; do
-  [ ! -e "$from/$f" ] || { echo "$from/$f is still there"; exit 1; }
-  [ -e "$saved/$f" ] || { echo "$saved/$f is missing"; exit 1; }
+  rm -f -- "$saved/.$f"
+  if [ -e "$from/$f" ]; then
+    rm -f -- "$saved/$f"
+  fi
 done
 """
-"""manifests, saved, files; read-only."""
+"""manifests, saved, files. The saved copy goes only where the manifest itself is in its place."""
+
+STOP = r"""
+set -eu
+from=$1
+saved=$2
+limit=$3
+shift 3
+for name in "$@"; do
+  if [ -e "$from/$name.yaml" ]; then
+    cmp -- "$from/$name.yaml" "$saved/$name.yaml"
+  fi
+done
+for name in "$@"; do
+  rm -f -- "$from/$name.yaml"
+done
+sync -- "$from"
+begun=$(date +%s)
+for name in "$@"; do
+  forced=
+  while :; do
+    left=$(crictl pods -q --state ready --label io.kubernetes.pod.namespace=kube-system \
+      --label "component=$name" --label tier=control-plane) || left=unknown
+    if [ -z "$left" ]; then
+      left=$(crictl ps -q --label io.kubernetes.pod.namespace=kube-system \
+        --label "io.kubernetes.container.name=$name") || left=unknown
+    fi
+    if [ -z "$left" ]; then break; fi
+    if [ -n "$forced" ]; then
+      echo "$name is still there after crictl stop: $left" >&2
+      exit 1
+    fi
+    now=$(date +%s)
+    if [ "$(( now - begun ))" -gt "$limit" ]; then
+      echo "the kubelet did not stop $name within $limit s; crictl stop" >&2
+      for id in $(crictl ps -q --label io.kubernetes.pod.namespace=kube-system \
+        --label "io.kubernetes.container.name=$name"); do
+        crictl stop --timeout 30 "$id" || :
+      done
+      for id in $(crictl pods -q --state ready --label io.kubernetes.pod.namespace=kube-system \
+        --label "component=$name" --label tier=control-plane); do
+        crictl stopp "$id" || :
+      done
+      forced=yes
+    else
+      sleep 0.2
+    fi
+  done
+done
+"""
+"""manifests, saved, seconds, names. A manifest leaves only where its saved, durable copy is the same to the byte; then
+the pod must be gone.
+
+No container is not enough: in a crash loop none runs for minutes, and a kubelet that has not yet seen that the manifest
+is gone starts the next one, into whatever data is there by then. As long as the kubelet wants a pod, its sandbox is
+ready; it is stopped after the containers, so it is asked for first, and the containers once.
+
+A kubelet that started while the API server was down may refuse to delete pods: past the deadline crictl does it, the
+containers with their grace, then the sandbox. What ends by itself in between makes crictl fail, and is gone all the
+same: hence the question once more.
+"""
+
+START = r"""
+set -eu
+from=$1
+saved=$2
+run=$3
+unless=$4
+shift 4
+if [ -n "$unless" ]; then
+  if [ -e "$from/$unless.yaml" ]; then
+    echo "$from/$unless.yaml is there again: somebody put it back; take it away, then resume" >&2
+    exit 1
+  fi
+fi
+for name in "$@"; do
+  if [ ! -e "$from/$name.yaml" ]; then
+    cp -a -- "$saved/$name.yaml" "$from/.$name.yaml.$run"
+    sync -- "$from/.$name.yaml.$run"
+    mv -T -- "$from/.$name.yaml.$run" "$from/$name.yaml"
+  fi
+done
+sync -- "$from"
+"""
+"""manifests, saved, run, name that must not be there or "", names. The kubelet ignores dot-files, so it never reads
+half a manifest."""
+
+STOPPED = r"""
+set -u
+from=$1
+saved=$2
+shift 2
+for name in "$@"; do
+  [ ! -e "$from/$name.yaml" ] || { echo "$from/$name.yaml is still there"; exit 1; }
+  [ -e "$saved/$name.yaml" ] || { echo "$saved/$name.yaml is missing"; exit 1; }
+done
+crictl ps -a -o json --label io.kubernetes.pod.namespace=kube-system || exit 3
+echo ----
+crictl pods -o json --label io.kubernetes.pod.namespace=kube-system || exit 3
+"""
+"""manifests, saved, names; read-only. The runtime's two lists, where the manifests are parked."""
 
 IN_PLACE = r"""
 set -u

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+MAKE_DIR = r"""
+set -eu
+place=$1
+shift
+mkdir -p -m 700 -- "$place" "$@"
+sync -- "$@" "$place" "${place%/*}/"
+"""
+"""directory, directories in it. Their names are made durable: what comes into them is synced there alone."""
+
+RESTART_KUBELET = r"""
+set -eu
+systemctl restart kubelet
+touch -- "$1"
+"""
+"""mark. Noted only afterwards: to restart a kubelet twice does no harm."""
+
 LOCK = r"""
 set -eu
 if [ ! -e "$1" ]; then
@@ -10,9 +26,11 @@ if [ ! -e "$1" ]; then
   ln -T -- "$1.$2" "$1" || :
 fi
 rm -f -- "$1.$2"
+sync -- "${1%/*}"
 grep -qF -- "\"run\": \"$2\"," "$1"
 """
-"""lock, run, holder. ``ln`` is what decides between two that come at once."""
+"""lock, run, holder. ``ln`` is what decides between two that come at once. Synced: a lock that a power cut took away
+would let another run in."""
 
 UNLOCK = r"""
 set -eu
@@ -57,6 +75,7 @@ for dir in "$1" "$2"; do
   if [ -n "$dir" ]; then sync -- "$dir" || exit 1; fi
 done
 rm -rf -- "$4" || exit 1
+if [ -d "${4%/*}" ]; then sync -- "${4%/*}" || exit 1; fi
 rmdir --ignore-fail-on-non-empty -- "${4%/*}" 2>/dev/null || :
 """
 """data or "" on a worker, wal or "", run, run dir. Only what carries this run's id, and an empty workspace.
