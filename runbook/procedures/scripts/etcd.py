@@ -11,18 +11,19 @@ set -eu
 etcdutl=$1
 dir=$2
 shift 2
-"$etcdutl" snapshot status "$dir/snapshot.db" -w json > "$dir/snapshot.json.part"
-sync -- "$dir/snapshot.json.part"
-mv -T -- "$dir/snapshot.json.part" "$dir/snapshot.json"
 if "$@" > "$dir/living.json.part"; then
   sync -- "$dir/living.json.part"
   mv -T -- "$dir/living.json.part" "$dir/living.json"
 fi
 rm -f -- "$dir/living.json.part"
+"$etcdutl" snapshot status "$dir/snapshot.db" -w json > "$dir/snapshot.json.part"
+sync -- "$dir/snapshot.json.part" "$dir"
+mv -T -- "$dir/snapshot.json.part" "$dir/snapshot.json"
 sync -- "$dir"
 """
 """etcdutl, run dir, etcdctl words. Both are needed in the outage, so their names are made durable too: the snapshot's
-figures, and where etcd lives its status, which is a lower bound of its last revision."""
+figures, and where etcd lives its status, which is a lower bound of its last revision. The figures come last: where
+they are, the step is done, and nothing would ask for the status again."""
 
 LAST_REVISION = r"""
 set -u
