@@ -15,7 +15,7 @@ def test_the_laptop_is_lost(row: Row, step: str) -> None:
     second = row.lose_laptop()
     said = second.adopt()
     assert "taken over" in said
-    assert "next: runbook resume" in said
+    assert "Type next:     runbook resume" in said
     second.runbook("resume")
     second.restored()
 
