@@ -9,6 +9,7 @@ from typing import Protocol
 from runbook.lifecycle import YES, Verdict, View
 from runbook.log import logger
 from runbook.step import Probe, Question, Result
+from runbook.tables import duration
 from runbook.transport import Hosts
 
 POLL = 0.2
@@ -45,7 +46,7 @@ def judge(question: Question, result: Result) -> View:
     if result.unknown:
         return View(Verdict.UNKNOWN, result.err.strip() or "no answer")
     if result.code == TIMED_OUT:
-        return View(Verdict.NO, f"{question.says}: no answer within {question.ask.timeout:g} s")
+        return View(Verdict.NO, f"{question.says}: no answer within {duration(question.ask.timeout)}")
     objection = question.judge(result)
     return View(Verdict.NO, objection) if objection else YES
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runbook import __version__, findings, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.connecting import hosts_of, missing_files
-from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError
+from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
 from runbook.plan import Plan, Ssh
 from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
@@ -333,7 +333,7 @@ def adopt(
     lines += [f"differs: {text}" for text in done.choice.differs]
     lines += [f"does not know yet: {name} ({why})" for name, why in done.silent.items()]
     lines.append("no service was changed; an engine that still works on this run elsewhere can change nothing more")
-    lines += [situation.meaning(done.past), *(f"next: {c}" for c in situation.commands(done.past, done.run.id))]
+    lines += closing("", situation.meaning(done.past), situation.advice(done.past, done.run.id))
     return document, "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ While it does, nothing else that looks wrong on the hosts says anything: it may 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -89,24 +90,22 @@ def by_another(hosts: Hosts, nodes: Sequence[Target], saw: Mapping[str, str], *,
             # The newest sign of life counts: a run may be waiting for one host, and at work on another.
             who = min((found[h] for h in names), key=lambda f: f.ago if f.ago is not None else float("inf"))
             told.append(f"another run holds {', '.join(names)}: {described(who)}")
-            next_ += _advice(who)
+            next_ += _advice(who, next(n for n in concerned if n.name in names))
         else:
             told += [f"{host} is locked: {saw[host]}" for host in names]
             next_ += [_removal(n) for n in concerned if n.name in names and n.name in found]
     return Held("; ".join(told), true=true, means=MEANS, next=(*next_, *([again] if again else [])))
 
 
-def _advice(who: Holder) -> list[str]:
-    """What to type about a run: here, where this machine knows it; else there."""
+def _advice(who: Holder, n: Target) -> list[str]:
+    """What to type about a run that holds this host: here, where this machine knows it; else there, or take it over."""
     from runbook import runs, situation
     from runbook.errors import RunbookError
 
     mine = next((r for r in runs.all_runs() if r.id == who.run), None)
     if mine is None:
         ask = f"ask {who.holder or 'around'}; on that machine: runbook status {who.run}"
-        kept = runs.state_dir() / "runs"
-        lost = f"where that machine is lost: put its directory {who.run} from a backup into {kept}, then: "
-        return [ask, f"{lost}runbook resume {who.run}"]
+        return [ask, f"{adoption(n, who.run)}{NOTE}only where that machine is lost: takes its run over here"]
     status = f"runbook status {who.run}"
     engine = mine.engine()
     if engine:
@@ -116,6 +115,14 @@ def _advice(who: Holder) -> list[str]:
     except RunbookError:  # damaged: `status` tells how
         return [status]
     return [status, *(c for c in situation.advice(past, who.run) if " report " not in c)]
+
+
+def adoption(n: Target, run: str) -> str:
+    """The command that takes a run over, by this host of it, with the plan's login."""
+    ssh, words = n.place.ssh, ["runbook", "adopt", "--host", f"{n.place.ssh.user}@{n.place.host}", "--run", run]
+    words += ["--identity-file", str(ssh.identity_file)] if ssh.identity_file else []
+    words += ["--known-hosts-file", str(ssh.known_hosts_file)]
+    return shlex.join(words)
 
 
 def _removal(n: Target) -> str:

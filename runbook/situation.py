@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from runbook import facts
@@ -29,19 +29,17 @@ def describe(past: Replay, run: str, views: Mapping[str, View] | None = None) ->
 
 def not_back(past: Replay, run: str, views: Mapping[str, View]) -> Sentences:
     """The sentences where a rollback may not begin: a host says no, or does not answer."""
-    silent = any(view.verdict is Verdict.UNKNOWN for view in views.values())
+    silent = [host for host, view in views.items() if view.verdict is Verdict.UNKNOWN]
     means = (
         "a host that does not answer may hold a later run's data: nothing is undone on a guess, and the run waits"
         if silent
         else "going back from here would throw away what somebody else put there, or get stuck half-way"
     )
-    later = (
-        f"{bare(back(past, run))}{NOTE}once that host answers again"
-        if silent
-        else f"runbook runs{NOTE}a later run whose data is in place is rolled back first"
-    )
+    again, later = bare(back(past, run)), [f"runbook runs{NOTE}a later run whose data is in place is rolled back first"]
+    if silent:
+        later = [f"{again}{NOTE}once {', '.join(silent)} answers again", *_without(past, again, silent)]
     true = f"nothing was changed just now\n{_true(past, views)}"
-    return {"true": true, "means": means, "next": (later, f"runbook status {run}")}
+    return {"true": true, "means": means, "next": (*later, f"runbook status {run}")}
 
 
 def objections(views: Mapping[str, View]) -> str:
@@ -114,7 +112,7 @@ def meaning(past: Replay) -> str:
         said = [_serving(past), _data(past)]
     waits = _awaited(past)
     if waits:
-        said.append(f"the run waits for {', '.join(waits)}: it can go neither on nor back without an answer")
+        said.append(f"the run waits for {', '.join(waits)}: by itself it goes neither on nor back without an answer")
     return "; ".join([*said, *owed(past)[:1]])
 
 
@@ -224,12 +222,7 @@ def _forward(past: Replay, run: str) -> tuple[str, ...]:
     if silent:
         on = f"goes on, once {', '.join(silent)} answers again"
         other = (_with_plan(past, run, "where it has another address now, after writing that there"),)
-        if len({*silent, *past.absent}) <= (len(past.header.get("nodes", ())) - 1) // 2:
-            without = " ".join(f"--without {name}" for name in silent)
-            other = (
-                *other,
-                f"runbook resume {run} {without}{NOTE}where it will not come back soon: it is owed its steps",
-            )
+        other = (*other, *_without(past, f"runbook resume {run}", silent))
     elif past.current == "StartControllers" and past.steps["StartControllers"] in ("BLOCKED", "FAILED"):
         on = "asks for the Secrets again"
         other = (_with_plan(past, run, "after mending spec.verify.secrets there, where the plan was wrong"),)
@@ -237,6 +230,14 @@ def _forward(past: Replay, run: str) -> tuple[str, ...]:
         first = f"{bare(back(past, run))}{NOTE}back to the old data; then a run with the bumpRevision that would do"
         return first, f"runbook resume {run}"
     return f"runbook resume {run}{NOTE}{on}", *other, back(past, run)
+
+
+def _without(past: Replay, command: str, silent: Sequence[str]) -> list[str]:
+    """The same command without these hosts, where they are a minority."""
+    if len({*silent, *past.absent}) > (len(past.header.get("nodes", ())) - 1) // 2:
+        return []
+    names = " ".join(f"--without {name}" for name in silent)
+    return [f"{command} {names}{NOTE}where it will not come back soon: it is owed its steps"]
 
 
 def _with_plan(past: Replay, run: str, when: str) -> str:

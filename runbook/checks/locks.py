@@ -11,6 +11,7 @@ from runbook.checks.words import is_node, script
 from runbook.plan import Node, Plan
 from runbook.shape import ParseError, Shape, from_json
 from runbook.step import Binding, Command, Target
+from runbook.tables import duration
 from runbook.transport import LOCK
 
 READ = r"""
@@ -91,10 +92,10 @@ class Locks(Check):
             return self.held(node.name, saw, f"find out who made it; then: ssh {node.host} rm {LOCK}")
         life = f"last sign of life {found.life}" if found.life else "no sign of life in its directory"
         if found.life and found.ago is not None:
-            life += f" ({max(0, found.ago):.0f} s ago)"
+            life += f" ({duration(round(max(0.0, found.ago)))} ago)"
         saw = f"held by the run {found.run} of {found.holder or 'nobody named'} since {found.since or '?'}; {life}"
         do = (
             f"ask them; on their machine: runbook status {found.run}, then resume, rollback or finish; "
-            f"if that machine is lost, copy its runs/{found.run} from a backup, and resume or roll back here"
+            f"only where that machine is lost: runbook adopt --host {node.ssh.user}@{node.host} --run {found.run}"
         )
         return self.held(node.name, saw, do)

@@ -15,6 +15,7 @@ from runbook.asking import Clock
 from runbook.checks import Check, Finding, Severity, all_checks
 from runbook.plan import Plan
 from runbook.step import Binding, Command, Result, Target
+from runbook.tables import duration
 from runbook.transport import Hosts
 
 POLL = 0.5
@@ -167,7 +168,7 @@ def run_here(command: Command) -> Result:
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        return Result(124, err=f"no answer within {command.timeout:g} s")
+        return Result(124, err=f"no answer within {duration(command.timeout)}")
     except FileNotFoundError as error:
         return Result(127, err=str(error))
     except OSError as error:

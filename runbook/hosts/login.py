@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook.hosts.address import Address
 from runbook.hosts.keys import KnownKeys, fingerprint, known_keys
+from runbook.tables import duration
 
 if TYPE_CHECKING:
     import paramiko
@@ -174,8 +175,8 @@ def _tcp(connection: Any, address: Address, until: float) -> socket.socket:
         ) from error
     except TimeoutError as error:
         raise Unreachable(
-            f"{address.label}: no answer within {address.connect_timeout:g}s; check that the host is up and that "
-            f"port {connection.port} is reachable from here",
+            f"{address.label}: no answer within {duration(address.connect_timeout)}; check that the host is up and "
+            f"that port {connection.port} is reachable from here",
         ) from error
     except OSError as error:
         raise Unreachable(
@@ -298,7 +299,7 @@ def _failure(connection: Any, address: Address, known: KnownKeys, error: Excepti
         )
     words = said(error).rstrip(".")
     return Unreachable(
-        f"{address.label}: no login within {address.connect_timeout:g}s: {words}; check sshd there "
+        f"{address.label}: no login within {duration(address.connect_timeout)}: {words}; check sshd there "
         f"(MaxStartups, its load, its log)",
         Again.AT_ONCE,
     )

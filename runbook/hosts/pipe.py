@@ -23,6 +23,7 @@ from runbook.hosts.connection import Link
 from runbook.hosts.frames import Frames
 from runbook.hosts.login import Again, Unreachable
 from runbook.hosts.session import Ended, Frame, Lost, Silent, paired
+from runbook.tables import duration
 
 SIZE = 1 << 20
 """Bytes that the pipe to ``ssh`` holds, where the kernel gives as many."""
@@ -171,7 +172,7 @@ class Pipe:
 
     def _await_room(self, patience: float) -> None:
         if not self._room.poll(1000 * patience):
-            raise Silent(f"the host took no data for {patience:.0f}s")
+            raise Silent(f"the host took no data for {duration(patience)}")
 
     def finish(self) -> None:
         """See :class:`~runbook.hosts.session.Dialogue`."""
@@ -202,7 +203,7 @@ class Pipe:
                 raise self._end()
             left = until - time.monotonic()
             if left <= 0:
-                raise Silent(f"no answer for {patience:.0f}s")
+                raise Silent(f"no answer for {duration(patience)}")
             for fd, _ in self._news.poll(1000 * left):
                 self._hear(fd)
 

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 from runbook.hosts.connection import Link
 from runbook.hosts.frames import Frames
 from runbook.hosts.login import Again, Unreachable, connection_errors, said
+from runbook.tables import duration
 
 READ = 1 << 24  # more than any window: a buffer is always taken whole, or taking it would be quadratic
 PULSE = 2.0
@@ -157,7 +158,7 @@ class Session:
                 # one packet takes no more; a chunk of the right size is not copied
                 data = data[self._channel.send(data) :]
         except TimeoutError as error:
-            raise Silent(f"the host took no data for {patience:.0f}s") from error
+            raise Silent(f"the host took no data for {duration(patience)}") from error
         except connection_errors() as error:
             return self._broken(error)
         return True
@@ -188,7 +189,7 @@ class Session:
                 raise self._end()
             left = until - time.monotonic()
             if left <= 0:
-                raise Silent(f"no answer for {patience:.0f}s")
+                raise Silent(f"no answer for {duration(patience)}")
             if self._link.pulse_lost():
                 raise Lost("the far end of the connection stopped answering")
             self._bell.wait(min(left, PULSE))
@@ -208,7 +209,7 @@ class Session:
             elif ended:
                 return
             elif time.monotonic() > until or self._link.pulse_lost():
-                raise Silent(f"no answer for {patience:.0f}s")
+                raise Silent(f"no answer for {duration(patience)}")
             else:
                 self._bell.wait(PULSE)
 

@@ -113,8 +113,9 @@ def build_root(spec: dict[str, Any]) -> None:
     root = os.path.join(disk, "root")
     kernel.make_private()
     layers = f"lowerdir={spec['base']}:/,upperdir={disk}/upper,workdir={disk}/work"
-    # redirect_dir lets a directory that came from a lower layer be renamed, as on any real disk.
-    kernel.mount(f"disk-{spec['name']}", root, "overlay", 0, f"{layers},redirect_dir=on,index=off,metacopy=off")
+    # As on any real disk: redirect_dir lets a directory that came from a lower layer be renamed, and with xino a
+    # directory has the same inode number after a boot.
+    kernel.mount(f"disk-{spec['name']}", root, "overlay", 0, f"{layers},redirect_dir=on,index=off,metacopy=off,xino=on")
     for source, target in spec["binds"]:
         kernel.bind(source, root + target, read_only=True)
     for path, mode in (("run", "0755"), ("tmp", "1777"), ("dev", "0755")):

@@ -96,7 +96,7 @@ def parse(data: bytes) -> tuple[Mapping, list[Fault]]:
         Unreadable: it is no text, no YAML, more than one document, too large, or no mapping.
     """
     text = _decode(data)
-    builder = _Builder()
+    builder = _Builder(_end(text))
     try:
         for event in yaml.parse(text, Loader=Loader):
             builder.feed(event)
@@ -133,15 +133,22 @@ def _decode(data: bytes) -> str:
 def _broken(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     """A syntax error; where the parser ran past the end of the text, it is told at the end."""
     mark, begun = error.problem_mark or error.context_mark, error.context_mark
-    at = _spot(mark) if mark else Spot()
-    lines = _BREAK.split(text)
-    if at.line > len(lines):
-        at = Spot(len(lines), len(lines[-1]) + 1)
+    at = _within(_spot(mark) if mark else Spot(), _end(text))
     context = error.context or ""
     if context and begun and mark and _spot(begun) != _spot(mark):
         context += f" that begins at {_spot(begun)}"
     says = ", ".join(filter(None, (context, error.problem)))
     return Unreadable(at, f"this is not YAML: {says}")
+
+
+def _end(text: str) -> Spot:
+    lines = _BREAK.split(text)
+    return Spot(len(lines), len(lines[-1]) + 1)
+
+
+def _within(at: Spot, end: Spot) -> Spot:
+    """A place that the text has: after a last line without its end the parser counts one line more."""
+    return end if at.line > end.line else at
 
 
 def _position(before: str) -> Spot:
@@ -166,8 +173,9 @@ class _Frame:
 class _Builder:
     """Takes the parser's events one by one; ``root`` is the document's value."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: Spot) -> None:
         self.root: Tree | None = None
+        self._end = end
         self.faults: list[Fault] = []
         self._stack: list[_Frame] = []
         self._anchors: dict[str, Tree | None] = {}
@@ -176,7 +184,7 @@ class _Builder:
 
     def feed(self, event: yaml.Event) -> None:
         """One event; raises Unreadable where the rest cannot be read."""
-        at = _spot(event.start_mark) if event.start_mark else Spot()
+        at = _within(_spot(event.start_mark) if event.start_mark else Spot(), self._end)
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:

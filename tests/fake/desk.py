@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Typed:
     def next(self) -> list[str]:
         """The commands that it says to type next, with their notes."""
         text = (self.err or self.out).partition("Type next:")[2]
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [re.sub(r" +# ", "   # ", line.strip()) for line in text.splitlines() if line.strip()]
 
 
 @dataclass

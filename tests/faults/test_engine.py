@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,6 @@ LOCK = "/var/lib/etcd-runbook.lock"
 
 def typed(row: Row) -> tuple[str | Path, ...]:
     return "run", row.plan, "--yes"
-
-
-def sample(points: Sequence[str], *third: str) -> list[object]:
-    """The points as parameters; CI runs the named ones."""
-    return [pytest.param(p, marks=pytest.mark.third) if p in third else p for p in points]
 
 
 POINTS: dict[str, Callable[[Line], bool]] = {
@@ -41,7 +36,7 @@ POINTS: dict[str, Callable[[Line], bool]] = {
 }
 
 
-@pytest.mark.parametrize("point", sample(list(POINTS), "in the swap", "API servers start"))
+@pytest.mark.parametrize("point", list(POINTS))
 def test_killed_then_resumed(row: Row, point: str) -> None:
     """The engine is killed with SIGKILL, then resumed | at a sample of lines of the journal."""
     row.kill_when(typed(row), POINTS[point])
@@ -49,7 +44,7 @@ def test_killed_then_resumed(row: Row, point: str) -> None:
     row.restored()
 
 
-@pytest.mark.parametrize("point", sample(list(POINTS), "a manifest saved", "one etcd started"))
+@pytest.mark.parametrize("point", list(POINTS))
 def test_killed_then_rolled_back(row: Row, point: str) -> None:
     """The engine is killed with SIGKILL, then rolled back | at a sample of lines of the journal."""
     row.kill_when(typed(row), POINTS[point])
@@ -65,7 +60,7 @@ def test_killed_twice(row: Row) -> None:
     row.restored()
 
 
-@pytest.mark.parametrize("point", sample(["StartEtcd", "SwapData", "StopEtcd", "RestoreAside"], "SwapData"))
+@pytest.mark.parametrize("point", ["StartEtcd", "SwapData", "StopEtcd", "RestoreAside"])
 def test_killed_in_a_rollback(row: Row, point: str) -> None:
     """The engine is killed while it rolls back, then resumed | at the undoing of a step."""
     row.kill_when(typed(row), reaches("StartEtcd", "DONE"))
@@ -102,7 +97,6 @@ def interrupt(row: Row, *pauses: float) -> tuple[int, str]:
     return process.returncode, err
 
 
-@pytest.mark.third
 def test_ctrl_c(row: Row) -> None:
     """Ctrl-C | in the swap."""
     code, said = interrupt(row)

@@ -59,7 +59,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def there(bench: Bench, host: str = "m1") -> list[str]:
     """Everything that an upload could have left beside the wrapper's own files."""
     names = bench.sh(f"ls -A {RUN_DIR}", host).splitlines()
-    return [n for n in names if n not in ("commands", "epoch", "lock", "running")]
+    return [n for n in names if n not in ("commands", "epoch", "epoch.lock", "lock", "running")]
 
 
 def one(bench: Bench, upload: Upload, user: str = "ops", host: str = "m1") -> Result:

@@ -51,9 +51,10 @@ def test_a_run_that_meets_another_says_that_alone(desk: Desk) -> None:
     assert f"Error: another run holds m1, m2, m3: {WHO}\n" in typed.err
     assert "the cluster may be in the outage of that run" in typed.err
     assert "no host is changed" in typed.err
-    for wrong in ("etcd.yaml is missing", "runbook finish", "as it was", "as this run found it", "adopt"):
+    for wrong in ("etcd.yaml is missing", "runbook finish", "as it was", "as this run found it"):
         assert wrong not in typed.err
     assert typed.next[0] == "ask eve@laptop; on that machine: runbook status other-1"
+    assert typed.next[1].startswith("runbook adopt --host root@10.0.1.10 --run other-1 --identity-file ")
     assert typed.next[-1] == f"runbook preview --check {desk.quoted}"
 
 
@@ -281,7 +282,8 @@ def test_a_silent_host_is_waited_for(desk: Desk) -> None:
     assert "m1, m3: the restored cluster serves and is verified" in typed.err
     assert "it does not answer now" in typed.err
     assert "nothing is undone on a guess" in typed.err
-    assert typed.next[0] == f"runbook rollback {run.id} --discard-writes   # once that host answers again"
+    assert typed.next[0] == f"runbook rollback {run.id} --discard-writes   # once m2 answers again"
+    assert typed.next[1].startswith(f"runbook rollback {run.id} --discard-writes --without m2   # ")
 
 
 def test_a_halt_with_a_silent_host(desk: Desk) -> None:

@@ -106,6 +106,7 @@ def test_no_bytes_are_too_strange(data: bytes) -> None:
 
 @given(st.text(alphabet=st.sampled_from("ab:-? \n\t[]{}&*!|>'\"%@`#,<~0.\ufeff\u2028é"), max_size=60))
 @settings(max_examples=400, deadline=None)
+@example("---")
 def test_no_text_is_too_strange(text: str) -> None:
     placed(text.removeprefix("\ufeff"), problems(text.encode()))
 

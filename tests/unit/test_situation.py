@@ -214,7 +214,7 @@ def test_what_is_true_is_told_host_by_host() -> None:
         f"m1, m3: {facts.AFTER['SwapData']}",
         f"m2: {facts.AFTER['StopEtcd']}; it does not answer now",
     ]
-    assert "the run waits for m2: it can go neither on nor back without an answer" in said["means"]
+    assert "the run waits for m2: by itself it goes neither on nor back without an answer" in said["means"]
     assert said["next"][0] == f"runbook resume {RUN}{NOTE}goes on, once m2 answers again"
     assert said["next"][1].startswith(f"runbook resume {RUN} --plan {PLAN}{NOTE}where it has another address now")
 
