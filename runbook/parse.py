@@ -147,9 +147,10 @@ class Member:
 
 @dataclass(frozen=True)
 class MemberList:
-    """The cluster as one member sees it."""
+    """The cluster as one member, ``member_id``, sees it."""
 
     cluster_id: int
+    member_id: int
     members: tuple[Member, ...]
 
 
@@ -158,6 +159,7 @@ def member_list(text: str) -> MemberList:
     top = Shape(from_json(text, "member list"), "member list")
     return MemberList(
         cluster_id=top.child("header").number("cluster_id"),
+        member_id=top.child("header").number("member_id", 0),
         members=tuple(
             Member(
                 id=m.number("ID"),

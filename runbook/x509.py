@@ -1,21 +1,20 @@
-"""Certificates as ``openssl x509`` prints them. Private keys are never read by this program."""
+"""Certificates, from the PEM text of a host's files. Private keys are never read by this program."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from runbook.shape import ParseError, brief, number
+from runbook.shape import ParseError, brief
 
-ASK = ("-subject", "-issuer", "-startdate", "-enddate", "-fingerprint", "-sha256", "-ext", "subjectAltName")
-"""The options of ``openssl x509 -noout`` whose output :func:`certificate` reads; OpenSSL 1.1.1 and later."""
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate's public facts. ``names`` are its SANs: DNS names and IP addresses."""
+    """A certificate's public facts. ``names`` are its SANs: DNS names and IP addresses; ``fingerprint`` is SHA-256."""
 
     subject: str
     issuer: str
@@ -25,41 +24,31 @@ class Certificate:
     names: tuple[str, ...]
 
 
-_SAN = re.compile(r"(?:DNS|IP Address):([^,\s]+)")
-
-
 def certificate(text: str) -> Certificate:
-    """What ``openssl x509 -noout`` says when asked for :data:`ASK`."""
-    facts: dict[str, str] = {}
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        if equals:
-            facts.setdefault(key.strip().lower(), value.strip())
-    finger = next((v for k, v in facts.items() if k.endswith("fingerprint")), "")
-    if not finger:
-        raise ParseError(f"openssl x509: no fingerprint in {brief(repr(text))}")
-    return Certificate(
-        subject=facts.get("subject", ""),
-        issuer=facts.get("issuer", ""),
-        not_before=_date(facts, "notbefore"),
-        not_after=_date(facts, "notafter"),
-        fingerprint=finger.replace(":", "").lower(),
-        names=tuple(_SAN.findall(text)),
-    )
+    """The first certificate of a PEM text. ParseError where there is none, or none that can be read."""
+    from cryptography import x509  # not above: the preview lists the checks too, and reads no certificate
+    from cryptography.hazmat.primitives.hashes import SHA256
 
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-def _date(facts: Mapping[str, str], key: str) -> datetime:
-    """OpenSSL's ``Jun  1 12:00:00 2026 GMT``; by hand, because strptime's month names follow the locale."""
-    words = facts.get(key, "").split()
     try:
-        month, day, clock, year, zone = words
-        hours, minutes, seconds = (number(part, key) for part in clock.split(":"))
-        if zone != "GMT":
-            raise ValueError(zone)
-        at = (number(year, key), _MONTHS.index(month) + 1, number(day, key), hours, minutes, min(seconds, 59))
-        return datetime(*at, tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise ParseError(f"openssl x509: {key} is no date: {brief(' '.join(words) or 'missing')}") from None
+        found = x509.load_pem_x509_certificate(text.encode())
+        return Certificate(
+            subject=found.subject.rfc4514_string(),
+            issuer=found.issuer.rfc4514_string(),
+            not_before=found.not_valid_before_utc,
+            not_after=found.not_valid_after_utc,
+            fingerprint=found.fingerprint(SHA256()).hex(),
+            names=_names(found.extensions),
+        )
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ParseError(f"no certificate that can be read: {brief(error)}") from None
+
+
+def _names(extensions: x509.Extensions) -> tuple[str, ...]:
+    from cryptography import x509
+
+    try:
+        found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
+    return (*found.get_values_for_type(x509.DNSName), *addresses)

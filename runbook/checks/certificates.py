@@ -1,7 +1,12 @@
-"""Certificates: expired, soon to expire, for other addresses, or not the same on all hosts. Keys are never read."""
+"""Certificates: expired, soon to expire, for other addresses, or not the same on all hosts.
+
+No private key leaves its host: of the one that must be the same everywhere, its SHA-256 is compared.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
 import posixpath
 from collections import defaultdict
@@ -20,27 +25,25 @@ from runbook.step import Binding, Command, Target
 SOON = timedelta(days=30)
 ETCD_CA = "the etcd CA"
 
-READ = rf"""
+READ = r"""
 export LC_ALL=C
 echo "now $(date +%s)"
 for f in "$@"; do
   echo "== $f"
   if [ ! -r "$f" ]; then echo missing; continue; fi
-  sum=$(sed -n '/-----BEGIN/,/-----END/p' "$f" | tr -d '\r' | sha256sum)
-  echo "sum=${{sum%% *}}"
   case $f in
-  *.pub) ;;
-  *.conf)
-    sed -n 's/^ *client-certificate-data: *//p' "$f" | head -n 1 | base64 -d |
-      openssl x509 -noout {" ".join(x509.ASK)} 2>&1 ;;
-  *) openssl x509 -noout {" ".join(x509.ASK)} < "$f" 2>&1 ;;
+  *.key)
+    sum=$(sed -n '/-----BEGIN/,/-----END/p' "$f" | tr -d '\r' | sha256sum)
+    echo "sum ${sum%% *}" ;;
+  *.conf) sed -n 's/^ *client-certificate-data: *//p' "$f" ;;
+  *) sed -n -e '/-----BEGIN CERTIFICATE/,/-----END/p' -e '/-----BEGIN[A-Z ]* PUBLIC KEY/,/-----END/p' "$f" ;;
   esac
 done
 :
 """
-"""The public facts of each certificate file; of a kubeconfig, of the certificate in it.
+"""The certificates and public keys as they are, of a kubeconfig the certificate in it, of a private key its SHA-256.
 
-The sum is that of the PEM blocks alone: comments and line ends make no difference between hosts, a second CA does.
+They are read here: to start openssl for each costs a host more than all other questions together.
 """
 
 
@@ -54,10 +57,14 @@ class _File:
     vital: bool = False
 
 
+def _pki(node: Node) -> str:
+    """The directory above the etcd CA's, as kubeadm lays them out."""
+    return posixpath.dirname(posixpath.dirname(node.paths.etcd_ca))
+
+
 def _files(node: Node) -> tuple[_File, ...]:
-    """The layout of kubeadm around the plan's paths: ``pki`` is the directory above the etcd CA's."""
-    paths = node.paths
-    pki = posixpath.dirname(posixpath.dirname(paths.etcd_ca))
+    """The layout of kubeadm around the plan's paths."""
+    paths, pki = node.paths, _pki(node)
     peer = posixpath.join(posixpath.dirname(paths.etcd_cert), "peer.crt")
     return (
         _File(paths.etcd_ca, vital=True),
@@ -68,28 +75,45 @@ def _files(node: Node) -> tuple[_File, ...]:
         _File(f"{pki}/apiserver-etcd-client.crt", "apiserver-etcd-client"),
         _File(f"{pki}/front-proxy-ca.crt"),
         _File(f"{pki}/sa.pub"),
+        _File(f"{pki}/sa.key"),
         _File(paths.kubeconfig, "admin.conf"),
     )
 
 
+VITAL = (ETCD_CA, "ca.crt", "sa.pub", "sa.key")
+"""With another etcd CA members never meet; with another CA or service account key on one host, the restored cluster is
+one whose API servers do not believe each other's certificates and tokens, on every second request."""
+
+
 def _same(node: Node) -> dict[str, str]:
     """Which of them must be the same on all hosts: what each is → where it is."""
-    pki = posixpath.dirname(posixpath.dirname(node.paths.etcd_ca))
-    rest = {name: f"{pki}/{name}" for name in ("ca.crt", "front-proxy-ca.crt", "sa.pub")}
-    return {ETCD_CA: node.paths.etcd_ca, **rest}
+    names = ("ca.crt", "sa.pub", "sa.key", "front-proxy-ca.crt")
+    return {ETCD_CA: node.paths.etcd_ca, **{name: f"{_pki(node)}/{name}" for name in names}}
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one host told: its time, and by path the text about each file; None for one that is not there."""
+    """What one host told: its time, and by path what :data:`READ` printed of each file; None where it is not there."""
 
     now: datetime
     texts: dict[str, str | None]
 
+    def pem(self, path: str) -> str:
+        """A certificate or public key; "" where there is none."""
+        text = self.texts.get(path) or ""
+        if not path.endswith(".conf"):
+            return text
+        try:
+            return base64.b64decode(text.splitlines()[0], validate=True).decode()
+        except (IndexError, ValueError):
+            return ""
+
     def sum(self, path: str) -> str:
-        """The SHA-256 of what the file holds, "" where it is missing."""
-        lines = (self.texts.get(path) or "").splitlines()
-        return next((line.removeprefix("sum=") for line in lines if line.startswith("sum=")), "")
+        """The SHA-256 of what the file holds, "" where it is missing; comments and line ends make no difference."""
+        lines = [line.strip() for line in (self.texts.get(path) or "").splitlines()]
+        if lines and lines[0].startswith("sum "):
+            return lines[0].removeprefix("sum ")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
 def _seen(text: str) -> _Seen:
@@ -133,22 +157,21 @@ class Certificates(_OnFiles):
         for node, (result, _) in heard(answers, plan.nodes):
             if node.name not in read:
                 saw = f"the certificates could not be read: {result.tail()}"
-                yield self.blocks(node.name, saw, f"is openssl there? {on(node, 'openssl', 'version')}")
+                yield self.blocks(node.name, saw, f"look at them: {on(node, 'ls', '-laR', _pki(node))}")
                 continue
             findings = [f for file in _files(node) for f in self._file(node, file, read[node.name])]
             findings += self._peer(node, pods.get(node.name))
             yield from findings or [self.ok(node.name, "valid for 30 days and more, and for its addresses")]
 
     def _file(self, node: Node, file: _File, seen: _Seen) -> Iterator[Finding]:
-        text = seen.texts.get(file.path)
-        if text is None:
+        if seen.texts.get(file.path) is None:
             say = self.blocks if file.vital else self.warns
             yield say(node.name, f"{file.path} is missing", "correct spec.paths, or put it there")
             return
-        if file.path.endswith(".pub"):
+        if file.path.endswith((".pub", ".key")):
             return
         try:
-            certificate = x509.certificate(text)
+            certificate = x509.certificate(seen.pem(file.path))
         except parse.ParseError as error:
             if file.vital:
                 yield self.blocks(node.name, f"{file.path}: {error}", "put kubeadm's certificate there")
@@ -213,7 +236,7 @@ class SameCertificates(_OnFiles):
     order = 56
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
-        """Members with another etcd CA never meet; the others break the API servers, which a restore does not mend."""
+        """A restore does not mend what differs, and much of it would break the restored cluster."""
         sums: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for node, seen in _all_seen(plan, answers):
             for name, path in _same(node).items():
@@ -224,7 +247,7 @@ class SameCertificates(_OnFiles):
         differ = {name: hosts for name, hosts in sums.items() if len(hosts) > 1}
         for name, hosts in differ.items():
             groups = " | ".join(f"{listed(who)}: {what[:12]}…" for what, who in hosts.items())
-            say = self.blocks if name == ETCD_CA else self.warns
+            say = self.blocks if name in VITAL else self.warns
             do = "copy the right one, with its key, to all hosts (those of the snapshot's time)"
             yield say("", f"{name} differs between the hosts: {groups}", do)
         if not differ:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runbook.checks import Answers, Check, Finding, heard
-from runbook.checks.words import is_node, script
+from runbook.checks.words import is_node, on, script
 from runbook.plan import Node, Plan
 from runbook.shape import ParseError, Shape, from_json
 from runbook.step import Binding, Command, Target
@@ -89,7 +89,7 @@ class Locks(Check):
     def _held(self, node: Node, found: Holder) -> Finding:
         if not found.run:
             saw = f"{LOCK} is there, and does not say whose it is: {found.holder or 'it is empty'}"
-            return self.held(node.name, saw, f"find out who made it; then: ssh {node.host} rm {LOCK}")
+            return self.held(node.name, saw, f"find out who made it; then: {on(node, 'rm', LOCK)}")
         life = f"last sign of life {found.life}" if found.life else "no sign of life in its directory"
         if found.life and found.ago is not None:
             life += f" ({duration(round(max(0.0, found.ago)))} ago)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from runbook.plan import Node, Worker
+from runbook.plan import Node, Ssh, Worker
 from runbook.step import Command, Target
 
 ASK = 20.0
@@ -28,12 +28,21 @@ def is_node(n: Target) -> bool:
 
 
 def on(place: Node | Worker, *words: str) -> str:
-    """A command to type: the words, run on that host."""
-    ssh = place.ssh
-    port = f" -p {ssh.port}" if ssh.port != 22 else ""
-    jump = f" -J {shlex.quote(ssh.jump)}" if ssh.jump else ""
-    sudo = "" if ssh.user == "root" else "sudo "
-    return f"ssh{port}{jump} {shlex.quote(f'{ssh.user}@{place.host}')} {sudo}{shlex.join(words)}"
+    """A command to type here: the words, run as root on that host, which is reached as the plan reaches it."""
+    ssh, usual = place.ssh, Ssh()
+    options = {
+        "-p": str(ssh.port) if ssh.port != usual.port else "",
+        "-i": str(ssh.identity_file or ""),
+        "-o": f"UserKnownHostsFile={ssh.known_hosts_file}" if ssh.known_hosts_file != usual.known_hosts_file else "",
+        "-J": ssh.jump or "",
+    }
+    sudo = () if ssh.user == "root" or ssh.sudo == "never" else ("sudo",)
+    plain = " ".join((*sudo, *words))
+    there = shlex.join((*sudo, *words))
+    # ssh gives the far shell its words with blanks between: what must be quoted there is quoted here once more.
+    command = there if there == plain else shlex.quote(there)
+    given = [word for flag, value in options.items() if value for word in (flag, value)]
+    return f"{shlex.join(['ssh', *given, f'{ssh.user}@{place.host}'])} {command}"
 
 
 def listed(things: Iterable[object]) -> str:

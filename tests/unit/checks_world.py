@@ -6,12 +6,20 @@ The answers are cut from the samples beside this file, so the checks judge what 
 from __future__ import annotations
 
 import base64
+import functools
+import ipaddress
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from runbook import parse
 from runbook.checks import (
@@ -83,13 +91,13 @@ def four(node: Node) -> dict[str, str | None]:
     return {f"{name}.yaml": manifest(node, name) for name in names}
 
 
-def member_json(plan: Plan, token: str = RUN, extra: Sequence[Mapping[str, Any]] = ()) -> str:
+def member_json(plan: Plan, token: str = RUN, extra: Sequence[Mapping[str, Any]] = (), me: str = "m1") -> str:
     ids = parse.member_ids({n.name: n.peer_urls for n in plan.nodes}, token)
     members = [
         {"ID": ids[n.name], "name": n.name, "peerURLs": list(n.peer_urls), "clientURLs": list(n.client_urls)}
         for n in plan.nodes
     ]
-    header = {"cluster_id": parse.cluster_id(ids.values()), "member_id": ids["m1"], "raft_term": 2}
+    header = {"cluster_id": parse.cluster_id(ids.values()), "member_id": ids[me], "raft_term": 2}
     return json.dumps({"header": header, "members": [*members, *extra]})
 
 
@@ -154,17 +162,20 @@ def pods_json(edit: Callable[[list[Any]], object] | None = None) -> str:
     return json.dumps(value)
 
 
-def certificate(names: str, days: float = 300, subject: str = "m1", started: float = 1) -> str:
-    """What openssl prints of a certificate that has so many days left."""
-
-    def date(offset: float) -> str:
-        return time.strftime("%b %e %H:%M:%S %Y GMT", time.gmtime(time.time() + offset * 86400))
-
-    lines = (
-        f"subject=CN = {subject}\nissuer=CN = ca\nnotBefore={date(-started)}\nnotAfter={date(days)}\n"
-        "sha256 Fingerprint=AA:BB\nX509v3 Subject Alternative Name: \n"
-    )
-    return lines + f"    {names}\n"
+@functools.cache
+def certificate(names: str = "", days: float = 300, started: float = 1) -> str:
+    """A certificate, as PEM, that has so many days left; ``names`` as openssl shows SANs. The same each time."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "m1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.not_valid_before(now - timedelta(days=started)).not_valid_after(now + timedelta(days=days))
+    pairs = [n.split(":", 1) for n in names.split(", ") if n]
+    sans = [x509.DNSName(v) if k == "DNS" else x509.IPAddress(ipaddress.ip_address(v)) for k, v in pairs]
+    if sans:
+        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+    signed = builder.serial_number(7).sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def certificates_text(node: Node, changes: Mapping[str, str] | None = None) -> str:
@@ -172,9 +183,15 @@ def certificates_text(node: Node, changes: Mapping[str, str] | None = None) -> s
     host = node.peer_urls[0].removeprefix("https://").removesuffix(":2380")
     text = f"now {int(time.time())}\n"
     for file in certificates._files(node):
-        body = f"sum={'0' * 63}1\n"
-        if not file.path.endswith(".pub"):
-            body += certificate(f"DNS:localhost, DNS:{node.name}, IP Address:{host}, IP Address:127.0.0.1")
+        own = f"DNS:localhost, DNS:{node.name}, IP Address:{host}, IP Address:127.0.0.1"
+        if file.path.endswith(".key"):
+            body = f"sum {'0' * 63}1\n"
+        elif file.path.endswith(".pub"):
+            body = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+        elif file.path.endswith(".conf"):
+            body = base64.b64encode(certificate(own).encode()).decode() + "\n"
+        else:
+            body = certificate("" if file.path.endswith("ca.crt") else own)
         for end, new in (changes or {}).items():
             if file.path.endswith(end):
                 body = new
@@ -251,7 +268,7 @@ def _etcd(n: Target, words: tuple[str, ...]) -> str | None:
         case ["endpoint", "status", *_]:
             return status_json(n.plan, [n.name])
         case ["member", "list", *_]:
-            return member_json(n.plan)
+            return member_json(n.plan, me=n.name)
         case ["alarm", "list", *_]:
             return sample("etcd-3.5.16-alarm-empty.json")
     return None

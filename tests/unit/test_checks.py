@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -318,19 +319,20 @@ CASES = {
     "space unheard": Case("DiskSpace", room("what"), "could not be read"),
     "expired": Case(
         "Certificates",
-        certs({"/server.crt": certificate("IP Address:10.0.1.11", -1)}),
+        certs({"/server.crt": certificate("IP Address:10.0.1.11", -1, 3)}),
         "has expired",
         do="kubeadm certs renew etcd-server",
     ),
     "expired kubeconfig": Case(
-        "Certificates", certs({"/admin.conf": certificate("", -1)}), "admin.conf has expired", do="renew admin.conf"
+        "Certificates",
+        certs({"/admin.conf": base64.b64encode(certificate("", -1, 3).encode()).decode()}),
+        "admin.conf has expired",
+        do="renew admin.conf",
     ),
     "expires soon": Case(
         "Certificates", certs({"/apiserver.crt": certificate("", 10)}), "apiserver.crt expires in 9 days", WARNS
     ),
-    "not yet valid": Case(
-        "Certificates", certs({"etcd/ca.crt": f"sum={'0' * 63}1\n" + certificate("", 10, started=-5)}), "is valid from"
-    ),
+    "not yet valid": Case("Certificates", certs({"/apiserver.crt": certificate("", 10, started=-5)}), "is valid from"),
     "another address": Case(
         "Certificates",
         certs({"/peer.crt": certificate("DNS:m2, IP Address:10.0.1.12")}),
@@ -339,7 +341,9 @@ CASES = {
     "etcd CA missing": Case("Certificates", certs({"etcd/ca.crt": "missing\n"}), "is missing"),
     "etcd certificate unreadable": Case("Certificates", certs({"/server.crt": "Could not read\n"}), "server.crt"),
     "another certificate missing": Case("Certificates", certs({"/apiserver.crt": "missing\n"}), "is missing", WARNS),
-    "certificates unheard": Case("Certificates", where(certificates.READ, says("", 127, "sh: openssl")), "openssl"),
+    "certificates unheard": Case(
+        "Certificates", where(certificates.READ, says("", 127, "sh: sed")), "sed", do="ls -laR /etc/kubernetes/pki"
+    ),
     "peer certificate elsewhere": Case(
         "Certificates",
         etcd_yaml("peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt", "peer-cert-file=/etc/kubernetes/pki/etcd/p2.crt"),
@@ -347,10 +351,26 @@ CASES = {
         WARNS,
     ),
     "another etcd CA": Case(
-        "SameCertificates", certs({"etcd/ca.crt": "sum=abc\n" + certificate("")}), "the etcd CA differs", host=""
+        "SameCertificates", certs({"etcd/ca.crt": certificate("DNS:b")}), "the etcd CA differs", host=""
+    ),
+    "another CA": Case(
+        "SameCertificates",
+        certs({"pki/ca.crt": certificate("DNS:b")}),
+        "ca.crt differs between the hosts: m1",
+        host="",
     ),
     "another service account key": Case(
-        "SameCertificates", certs({"/sa.pub": "sum=abc\n"}), "sa.pub differs between the hosts", WARNS, host=""
+        "SameCertificates", certs({"/sa.pub": "-----BEGIN PUBLIC KEY-----\nother\n"}), "sa.pub differs", host=""
+    ),
+    "another private service account key": Case(
+        "SameCertificates", certs({"/sa.key": "sum abc\n"}), "sa.key differs", host=""
+    ),
+    "another front proxy CA": Case(
+        "SameCertificates",
+        certs({"/front-proxy-ca.crt": certificate("DNS:b")}),
+        "front-proxy-ca.crt differs",
+        WARNS,
+        host="",
     ),
     "member is a mount point": Case("DataDirectory", look("directory 1\nmember 1\nmember-mounted\n"), "mount point"),
     "member is elsewhere": Case("DataDirectory", look("directory 1\nmember 2\n"), "another file system"),

@@ -126,6 +126,7 @@ def test_room_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
     assert int(lines[0].split()[4]) == stats.f_files
 
 
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----\n"
 PUB = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
 
 
@@ -144,28 +145,34 @@ def pki(tmp_path: Path) -> Path:
         f"- user:\n    client-certificate-data: {base64.b64encode(pem).decode()}\n    client-key-data: {secret}\n"
     )
     (tmp_path / "broken.crt").write_text("nothing")
+    (tmp_path / "sa.key").write_text(f"# a comment\n{KEY}")
+    (tmp_path / "both.crt").write_text(f"{KEY}Subject: m1\n{pem.decode()}")
     return tmp_path
 
 
 def test_certificates_are_read_and_keys_are_not(pki: Path) -> None:
-    names = ["etcd/ca.crt", "sa.pub", "admin.conf", "broken.crt", "none.crt"]
+    names = ["etcd/ca.crt", "sa.pub", "sa.key", "admin.conf", "broken.crt", "both.crt", "none.crt"]
     result = sh(certificates.READ, *(pki / n for n in names))
     assert result.ok
     assert "PRIVATE" not in result.out
+    assert "c2VjcmV0" not in result.out
     assert "UFJJVkFURQ" not in result.out
     seen = certificates._seen(result.out)
-    cert = x509.certificate(seen.texts[str(pki / "etcd/ca.crt")] or "")
+    cert = x509.certificate(seen.pem(str(pki / "etcd/ca.crt")))
     assert [certificates._address(n) or n for n in cert.names] == [
         "m1",
         certificates._address("10.0.1.10"),
         certificates._address("fd00::1"),
     ]
     assert 8 <= (cert.not_after - seen.now).days <= 9
-    assert seen.sum(str(pki / "sa.pub")) == hashlib.sha256(PUB.encode()).hexdigest()
-    assert x509.certificate(seen.texts[str(pki / "admin.conf")] or "").fingerprint == cert.fingerprint
+    assert seen.sum(str(pki / "sa.pub")) == hashlib.sha256(PUB.rstrip().encode()).hexdigest()
+    assert seen.sum(str(pki / "sa.key")) == hashlib.sha256(KEY.encode()).hexdigest()
+    assert x509.certificate(seen.pem(str(pki / "admin.conf"))).fingerprint == cert.fingerprint
+    assert x509.certificate(seen.pem(str(pki / "both.crt"))).fingerprint == cert.fingerprint
+    assert seen.sum(str(pki / "both.crt")) == seen.sum(str(pki / "etcd/ca.crt")), "the key in it is no part of it"
     assert seen.texts[str(pki / "none.crt")] is None
     with pytest.raises(ParseError):
-        x509.certificate(seen.texts[str(pki / "broken.crt")] or "")
+        x509.certificate(seen.pem(str(pki / "broken.crt")))
 
 
 def test_a_data_directory_and_what_is_left_in_it(tmp_path: Path) -> None:

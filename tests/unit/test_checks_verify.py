@@ -46,7 +46,7 @@ def pods(edit: Callable[[list[Any]], object]) -> Change:
 
 
 def member(edit: Callable[[dict[str, Any]], object]) -> Change:
-    value = json.loads(member_json(PLAN))
+    value = json.loads(member_json(PLAN, me="m2"))
     edit(value)
     return where("member", says(json.dumps(value)))
 
@@ -106,24 +106,40 @@ CASES = {
         "role/kube-sys",
     ),
     "another cluster": Case(
-        "EtcdHealthy", member(lambda v: v["header"].update(cluster_id=7)), "the cluster id is 7, not the restored"
+        "EtcdHealthy", member(lambda v: v["header"].update(cluster_id=7)), "cluster id 7 is not the restored cluster's"
+    ),
+    "another's member": Case(
+        "EtcdHealthy", where("member", says(member_json(PLAN))), "m1 answers on this host's client"
     ),
     "another member": Case("EtcdHealthy", member(lambda v: v["members"][0].update(ID=9)), "not the planned ones"),
     "a member too few": Case("EtcdHealthy", member(lambda v: v["members"].pop()), "not the planned ones"),
     "a learner": Case("EtcdHealthy", member(lambda v: v["members"][0].update(isLearner=True)), "learners: m1"),
     "no member list": Case("EtcdHealthy", where("member", says("", 1, "deadline exceeded")), "deadline exceeded"),
     "a member silent": Case(
-        "EtcdHealthy", where("--cluster", says(status_json(PLAN, ["m1", "m2"]), 1)), "do not answer: m3"
+        "EtcdHealthy", where("--cluster", says(status_json(PLAN, ["m1", "m2"]), 1)), "not every member answers, not m3"
     ),
     "an alarm": Case(
-        "EtcdHealthy", where("alarm", says(sample("etcd-3.5.16-alarm-nospace.json"))), "NOSPACE of bdae9bbc11dd390d"
+        "EtcdHealthy", where("alarm", says(sample("etcd-3.5.16-alarm-nospace.json"))), "NOSPACE on bdae9bbc11dd390d"
     ),
     "alarms unheard": Case("EtcdHealthy", where("alarm", says("", 1, "no")), "alarms could not be read"),
     "different data": Case(
-        "EtcdHealthy", where(etcd.HASHES, says(hash_json(PLAN, (7, 7, 8)))), "the members hold different data"
+        "EtcdHealthy",
+        where(etcd.HASHES, says(hash_json(PLAN, (7, 7, 8))), on="m1"),
+        "the members hold different data",
+        host="m1",
     ),
-    "a hash too few": Case("EtcdHealthy", where(etcd.HASHES, says(hash_json(PLAN, (7, 7)))), "2 of 3 members"),
-    "hashes unheard": Case("EtcdHealthy", where(etcd.HASHES, says("", 3, "tells no revision")), "tells no revision"),
+    "a hash too few": Case(
+        "EtcdHealthy",
+        where(etcd.HASHES, says(hash_json(PLAN, (7, 7))), on="m1"),
+        "the hashes come from 2 members",
+        host="m1",
+    ),
+    "hashes unheard": Case(
+        "EtcdHealthy",
+        where(etcd.HASHES, says("", 3, "tells no revision"), on="m1"),
+        "tells no revision",
+        host="m1",
+    ),
 }
 
 

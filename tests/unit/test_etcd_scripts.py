@@ -1,4 +1,4 @@
-"""What the hosts ask etcd around the outage, with the real ``sh``: a dead one costs no time, a fallen one is told."""
+"""What hosts ask etcd around the outage, with the real ``sh``: a dead one costs no time, a silent one is told of."""
 
 from __future__ import annotations
 

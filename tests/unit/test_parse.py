@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from runbook import parse, x509
 from runbook.parse import ParseError
+from tests.unit.checks_world import certificate
 
 SAMPLES = Path(__file__).parent / "samples"
 ETCD = ("3.5.16", "3.6.5")
@@ -265,26 +268,29 @@ def test_no_manifest(text: str, says: str) -> None:
         parse.manifest(text)
 
 
-# --- openssl ---
-
-CERT = """subject=CN = m1
-issuer=CN = etcd-ca
-notBefore=Nov 22 18:42:00 2026 GMT
-notAfter=Nov  2 08:02:05 2027 GMT
-sha256 Fingerprint=AA:0B
-X509v3 Subject Alternative Name:
-    DNS:localhost, DNS:m1, IP Address:10.0.1.10, IP Address:0:0:0:0:0:0:0:1
-"""
+# --- certificates ---
 
 
 def test_certificate() -> None:
-    cert = x509.certificate(CERT)
-    assert (cert.subject, cert.issuer, cert.fingerprint) == ("CN = m1", "CN = etcd-ca", "aa0b")
-    assert cert.not_after.isoformat() == "2027-11-02T08:02:05+00:00"
-    assert cert.names == ("localhost", "m1", "10.0.1.10", "0:0:0:0:0:0:0:1")
+    """As another reader of it, openssl, sees it."""
+    text = certificate("DNS:localhost, DNS:m1, IP Address:10.0.1.10, IP Address:::1")
+    cert = x509.certificate(f"Certificate:\n  some words\n{text}{certificate()}")
+    assert cert.names == ("localhost", "m1", "10.0.1.10", "::1")
+    argv = ["openssl", "x509", "-noout", "-subject", "-fingerprint", "-sha256", "-enddate"]
+    seen = subprocess.run(argv, input=text, capture_output=True, text=True, check=True).stdout
+    assert cert.fingerprint == seen.split("Fingerprint=")[1].split()[0].replace(":", "").lower()
+    assert f"{cert.not_after:%H:%M:%S %Y} GMT" in seen
+    assert cert.not_before < datetime.now(UTC) < cert.not_after
+    assert (cert.subject, cert.issuer) == ("CN=m1", "CN=m1")
+    assert x509.certificate(certificate()).names == ()
 
 
-@pytest.mark.parametrize("bad", ["", "Could not read certificate", CERT.replace("Nov  2", "Nix  2"), CERT[:40]])
+PEM = certificate()
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "Could not read certificate", PEM.replace("MII", "MIZ"), PEM[:140], "\0", "é" + PEM[30:]]
+)
 def test_no_certificate(bad: str) -> None:
     with pytest.raises(ParseError):
         x509.certificate(bad)
