@@ -131,4 +131,4 @@ def ask_until(
                 del waits[host]
         if waits and idle:
             clock.sleep(POLL)
-    return views
+    return {host: views[host] for host in probes}

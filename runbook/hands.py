@@ -128,15 +128,16 @@ class Hands:
     def undo(self, step: Step) -> None:
         """Settle first; then undo on every host."""
         todo: dict[str, Sequence[Action]] = {}
+        turns: dict[str, Probe] = {}
         self.trouble, self.unsettled = {}, set()
         for n in self.targets(step):
             undo = step.undo(n)
             if isinstance(undo, Irreversible):
                 self.trouble[n.name] = View(Verdict.NO, f"cannot be undone: {undo.why}")
             elif undo:
-                todo[n.name] = undo
+                todo[n.name], turns[n.name] = undo, step.turn_back(n)
         settled = self._settle(todo)
-        self.carry_out(step, {name: todo[name] for name in settled}, "undo")
+        self._in_turns(step, {name: todo[name] for name in settled}, "undo", {name: turns[name] for name in settled})
 
     def _settle(self, todo: Mapping[str, Sequence[Action]]) -> list[str]:
         """Wait for what an earlier engine may have left running; the hosts where nothing runs any more."""

@@ -127,7 +127,7 @@ def status_json(plan: Plan, names: Sequence[str] = NAMES, revision: int = LIVING
     )
 
 
-def hash_json(plan: Plan, hashes: Sequence[int] = (7, 7, 7)) -> str:
+def hash_json(plan: Plan, hashes: Sequence[int] = (7, 7, 7), absent: Sequence[str] = ()) -> str:
     ids = parse.member_ids({n.name: n.peer_urls for n in plan.nodes}, RUN)
     header = {"cluster_id": parse.cluster_id(ids.values()), "revision": LIVING}
     return json.dumps(
@@ -136,7 +136,7 @@ def hash_json(plan: Plan, hashes: Sequence[int] = (7, 7, 7)) -> str:
                 "Endpoint": n.client_urls[0],
                 "HashKV": {"header": {**header, "member_id": ids[n.name]}, "hash": h, "compact_revision": 50},
             }
-            for n, h in zip(plan.nodes, hashes, strict=False)
+            for n, h in zip([n for n in plan.nodes if n.name not in absent], hashes, strict=False)
         ]
     )
 

@@ -183,7 +183,7 @@ def test_absent_nodes_are_not_missed() -> None:
         where("/api/v1/nodes", says(nodes_json(edit=not_ready)), on=""),
         pods(lambda items: items.pop(4)),
         where("status", says(status_json(PLAN, ["m1", "m3"])), on=""),
-        where(etcd.HASHES, says(hash_json(PLAN, (7, 7))), on=""),
+        where(etcd.HASHES, says(hash_json(PLAN, (7, 7), absent=["m2"])), on=""),
     )
     hosts = FakeHosts(PLAN, changes, silent=["m2"])
     found = findings(group="verify", bound=bound, hosts=hosts)
