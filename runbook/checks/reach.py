@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
@@ -24,14 +23,8 @@ def _advice(place: Node | Worker, text: str) -> str:
         scan = f"ssh-keyscan{port} {place.host} >> {known}"
         return f"is spec.ssh.knownHostsFile the right file? Then prove the key on the host's console, and: {scan}"
     if "authentication" in low or "permission denied" in low or "login" in low:
-        return f"check spec.ssh.user and spec.ssh.identityFile; try: {_login(place)}"
-    return f"try: {_login(place)}"
-
-
-def _login(place: Node | Worker) -> str:
-    """The login as the plan has it, to type."""
-    key = place.ssh.identity_file
-    return on(place, "true").replace("ssh ", f"ssh -i {shlex.quote(str(key))} " if key else "ssh ", 1)
+        return f"check spec.ssh.user and spec.ssh.identityFile; try: {on(place, 'true')}"
+    return f"try: {on(place, 'true')}"
 
 
 def _parted(text: str) -> tuple[str, str]:

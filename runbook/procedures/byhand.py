@@ -28,6 +28,7 @@ def by_hand(n: Target) -> Sequence[str]:
         f"mkdir -p {run_dir}/by-hand",
         f"mv {manifests}/etcd.yaml {manifests}/kube-apiserver.yaml {run_dir}/by-hand/   # as far as they are there",
         "crictl ps --name '^(etcd|kube-apiserver)$'   # go on when it lists none; crictl stop ID where one stays",
+        "crictl pods --state ready --name '^(etcd|kube-apiserver)-'   # the same; crictl stopp ID where one stays",
         f"(set -e; if [ -e {old}/member ]; then mkdir -p -m 700 {away}",
         f"if [ ! -e {run_dir}/new-away ]; then",
         *(f"  {line}" for line in out),

@@ -63,7 +63,8 @@ class SaveManifests(Step):
     """Save the four static pod manifests, and stage the plan, on every host.
 
     The copies are durable before anything is stopped, and outlive a reboot: a manifest later leaves the kubelet's
-    directory only where its copy is the same to the byte.
+    directory only where its copy is the same to the byte. The plan stays there until `finish`, beside the journal:
+    whoever takes the run over in the last moment of a rollback needs it.
     """
 
     phase = Phase.PREPARE
@@ -75,10 +76,10 @@ class SaveManifests(Step):
         return pods.in_place(n, *COMPONENTS) & host.same_file(n, "plan.yaml", n.plan.text_sha256)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [pods.unsave(n), host.remove(n, "plan.yaml")]
+        return [pods.unsave(n)]
 
     def undone(self, n: Target) -> Probe:
-        return host.absent(n, "plan.yaml", *(f"manifests/{name}" for name in STATIC_PODS))
+        return host.absent(n, *(f"manifests/{name}" for name in STATIC_PODS))
 
 
 class StageSnapshot(Step):

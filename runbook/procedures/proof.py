@@ -18,7 +18,7 @@ from runbook.kube import etcdctl
 from runbook.procedures import scripts
 from runbook.procedures.cluster import client_port
 from runbook.procedures.words import in_run, script
-from runbook.step import Command, Probe, Result, Target, probe
+from runbook.step import NOTHING, Command, Probe, Result, Target, probe
 
 ANSWER = 8.0
 """Seconds for one question to etcd. Short: it is asked again, and a silent etcd keeps etcdctl waiting to the end."""
@@ -85,8 +85,11 @@ def bump_enough(n: Target) -> Probe:
 
     A dead etcd has nobody to compare with, and is what this is for: the first check has warned of it. One that lived
     while this was prepared and is silent now has written since, up to this moment at most: the restored revision must
-    then be above the one of that time by a margin, and the step notes that no more is known (``leader_last``).
+    then be above the one of that time by a margin, and the step notes that no more is known (``leader_last``). A host
+    that joins later is not asked: the others serve what was restored, and what it knew decides nothing any more.
     """
+    if n.bound.joining:
+        return NOTHING
 
     def judge(n: Target, result: Result) -> str:
         if result.code not in (0, 4):

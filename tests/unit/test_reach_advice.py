@@ -30,7 +30,11 @@ def found(text: str, plan_: Plan | None = None) -> Finding:
         (
             "m1 (10.0.1.10:22): the login as root was refused with the key /keys/my key: Authentication failed; "
             "check with: ssh -p 22 root@10.0.1.10 true",
-            ("spec.ssh.identityFile", "spec.ssh.user", "ssh -i '/keys/my key' root@10.0.1.10 true"),
+            (
+                "spec.ssh.identityFile",
+                "spec.ssh.user",
+                "ssh -i '/keys/my key' -o UserKnownHostsFile=/keys/known root@10.0.1.10 true",
+            ),
         ),
         (
             "m1: the host key is not known: /keys/known has no entry",
@@ -50,4 +54,4 @@ def test_the_plans_key_and_what_to_type(text: str, words: tuple[str, ...]) -> No
 
 def test_the_login_is_the_plans_own() -> None:
     finding = found("no answer", whole(user="ops", port=2222, identity_file=None))
-    assert finding.do == "try: ssh -p 2222 ops@10.0.1.10 sudo true"
+    assert finding.do == "try: ssh -p 2222 -o UserKnownHostsFile=/keys/known ops@10.0.1.10 sudo true"
