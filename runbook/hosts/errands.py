@@ -22,6 +22,9 @@ GAP = 30.0
 """Seconds of silence after which a host that should show signs of life is given up, and asked anew."""
 MARGIN = 15.0
 """Seconds added to a command's own timeout, which the host itself keeps."""
+AWAY = 90.0
+"""Seconds for which a host that was lost is looked for, where its command's time is not over sooner: a machine may start
+anew in that, and a dead one must not hold an outage up for longer. What runs there is found by whoever comes back."""
 LOST = "killed or lost on the host before it could record its exit"
 
 Streaming = Callable[[Dialogue], None]
@@ -145,11 +148,13 @@ class Errand:
         self._until = self._began + wrapper.limit(timeout) + wrapper.KILL + MARGIN
         self.started = False
         """A script was handed over, at least in part: something may be under way on the host."""
+        self._lost = 0.0
+        """When the host was last seen to be lost, having answered before; 0 while it answers."""
 
     def run(
         self, script: Callable[[str], bytes], where: str, stream: Streaming | None = None, gap: float = GAP
     ) -> Result:
-        """Send the script until its end is known or the time is over.
+        """Send the script until its end is known, the time is over, or the host has been away for too long.
 
         ``where`` names its output's file on the host. ``gap`` is the silence after which it is sent again.
         """
@@ -166,7 +171,9 @@ class Errand:
             except Lost as error:
                 self._link.drop()
                 why = f"{self._link.address.label}: {error}"
-            if self._stop.is_set() or time.monotonic() + pause > self._until:
+            now = time.monotonic()
+            self._lost = self._lost or now
+            if self._stop.is_set() or now + pause > min(self._until, self._lost + AWAY):
                 break
             self._stop.wait(pause)
             pause = min(3.0, pause * 1.6)
@@ -193,6 +200,7 @@ class Errand:
                 session.next(min(START, self._left()))
             except Ended as error:
                 return Result(error.code, err=refusal(self._link, error), seconds=self._seconds)
+            self._lost = 0.0
             try:
                 frame = self._end(session, gap)
                 if stream and frame.name == "go":

@@ -84,6 +84,23 @@ def test_a_cable_that_stays_out_makes_the_result_unknown_and_bars_the_late_start
     assert bench.sh("cat /root/t/ran; ls /root/t") == "x\nran\n"
 
 
+def test_a_host_that_stays_away_is_not_waited_for_until_a_long_deadline(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(errands, "AWAY", 5.0)
+    fleet, key = bench.connect(connect_timeout=2.0), bench.key()
+    begun = time.monotonic()
+    with meanwhile(0.8, lambda: bench.lab.unplug("m1")):
+        result = fleet.act({"m1": [do("sleep 12; exit 5", 1800)]}, key, Witness())["m1"]
+    assert result.unknown
+    assert 5 < time.monotonic() - begun < 40
+    assert "may have run" in result.err
+    bench.lab.plug("m1")
+    assert fleet.settle(["m1"], 30)["m1"].ok, "what ran on is found, and waited for"
+    assert fleet.act({"m1": [do("exit 6")]}, key, Witness())["m1"].code == 5
+
+
 def test_a_host_that_cannot_be_reached_has_started_nothing(bench: Bench) -> None:
     fleet = bench.connect(connect_timeout=1.0)
     bench.lab.unplug("m1")
