@@ -30,6 +30,7 @@ MANIFESTS = "/etc/kubernetes/manifests"
 RELIST = 20.0  # seconds; --file-check-frequency
 BACK_OFF_FIRST, BACK_OFF_MOST = 10.0, 300.0
 BACK_OFF_RESET = 600.0  # a container that ran so long starts anew
+DEAD_KEPT = 60.0  # seconds until the dead containers of a pod that is gone are collected
 MOUNT_RETRY = 2.0
 Json = dict[str, Any]
 
@@ -127,8 +128,13 @@ class Kubelet:
                 say(f"pod {name[1]} waits: another of the same name is there")
 
     def stop_others(self, containers: list[Json], sandboxes: list[Json]) -> None:
-        """Of the pods that no manifest names: stop containers, then the sandbox; then remove both."""
+        """Of the pods that no manifest names: stop containers, then the sandbox; then remove both.
+
+        The dead containers stay for a while: a pod of the same manifest, which has the same uid, goes on with their
+        back-off.
+        """
         busy = {uid_of(c) for c in containers if c["state"] == RUNNING}
+        kept: set[str] = set()
         for c in containers:
             if uid_of(c) in self.pods:
                 continue
@@ -139,9 +145,16 @@ class Kubelet:
                 grace = float(c["annotations"]["io.kubernetes.pod.terminationGracePeriod"])
                 ask({"op": "stop", "id": c["id"], "grace": grace})
             elif uid_of(c) not in busy:
-                ask({"op": "remove", "id": c["id"]})
+                left = int(c["finishedAt"]) / 1e9 + DEAD_KEPT - time.time()
+                if left <= 0:
+                    ask({"op": "remove", "id": c["id"]})
+                else:
+                    self.due = min(self.due, left)
+                    kept.add(uid_of(c))
         for s in sandboxes:
             if uid_of(s) in self.pods or uid_of(s) in busy or not self.status.api_seen:
+                continue
+            if s["state"] != READY and uid_of(s) in kept:
                 continue
             if s["state"] == READY:
                 ask({"op": "stopp", "id": s["id"]})

@@ -68,9 +68,6 @@ def swapped(n: Target) -> Probe:
     return look("the restored data is in place", scripts.SWAPPED, *swap_words(n), timeout=n.plan.timeouts.command)
 
 
-# etcd, before it is stopped and after it was started.
-
-
 def unrestore(n: Target) -> Command:
     """Remove what was restored beside, and what is half restored."""
     return script(scripts.UNRESTORE, *restore_words(n), timeout=n.plan.timeouts.restore)
@@ -79,7 +76,8 @@ def unrestore(n: Target) -> Command:
 def unrestored(n: Target) -> Probe:
     """Nothing restored is left beside the data."""
     data, wal, run = data_words(n)
-    hidden = [f"{place}/.{run}.{name}" for place in (data, wal) if place for name in ("restored", "restoring")]
+    names = ("restored", "restoring", "restoring.tmp")
+    hidden = [f"{place}/.{run}.{name}" for place in (data, wal) if place for name in names]
     says = "nothing restored is left beside the data"
     return look(says, scripts.ABSENT, f"{n.run_dir}/restored", *hidden, timeout=n.plan.timeouts.command)
 
@@ -108,6 +106,4 @@ def mine(n: Target) -> Probe:
 
 def kept(n: Target) -> Probe:
     """The old data is still where this run put it aside."""
-    data, _, run = data_words(n)
-    wait = n.plan.timeouts.command
-    return look("the old data is kept", scripts.KEPT, data, run, n.run_dir, timeout=wait, judge=silent)
+    return look("the old data is kept", scripts.KEPT, *swap_words(n), timeout=n.plan.timeouts.command, judge=silent)

@@ -338,6 +338,7 @@ class Files:
 
     def _find(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         """``find DIR -mindepth 1 -maxdepth 1 [! -name '.*' ! -name lost+found] -exec mv -t DEST -- {} +``."""
+        argv = [word for word in argv if word != "-H"]
         dest = argv[argv.index("-t") + 1]
         if not self.exists(argv[1]):
             err.append(f"find: '{argv[1]}': No such file or directory\n")

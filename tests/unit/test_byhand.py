@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,47 @@ def tree(root: Path, n: Target) -> None:
     (root / "bin/crictl").chmod(0o755)
 
 
+def before_manifests(n: Target) -> str:
+    """The card up to the old data's return."""
+    lines = list(by_hand(n))
+    return "\n".join(lines[: lines.index("sync)") + 1])
+
+
+def moments(text: str) -> list[str]:
+    """The script, ended before each of its commands that change something."""
+    lines = text.splitlines()
+    changing = [at for at, line in enumerate(lines) if line.split()[:1] and line.split()[0] in ("mv", "find", "touch")]
+    return ["\n".join([*lines[:at], "exit 0", *lines[at:]]) for at in changing]
+
+
+@pytest.mark.parametrize("had", [True, False])
+@pytest.mark.parametrize("wal", [False, True])
+@pytest.mark.parametrize("text", [scripts.SWAP, scripts.SWAP_BACK])
+def test_from_wherever_a_swap_was_cut(tmp_path: Path, text: str, *, wal: bool, had: bool) -> None:
+    """The card and the script both bring all of the old data back, or nothing where there was none."""
+    for number, cut in enumerate(moments(text)):
+        for finish in ("card", "script"):
+            root = tmp_path / f"{number}-{finish}"
+            n = target(root, wal=wal)
+            tree(root, n)
+            if not had:
+                shutil.rmtree(root / "data/member")
+                (root / "wal/0.wal").unlink()
+            words = swap_words(n)
+            if text is scripts.SWAP_BACK:
+                assert sh(scripts.SWAP, *words, root=root).returncode == 0
+            sh(cut, *words, root=root)
+            if finish == "card":
+                assert "STOP" not in sh("\n".join(by_hand(n)), root=root).stdout
+                assert {p.name for p in (root / "m").iterdir()} == set(STATIC_PODS)
+            done = sh(scripts.SWAP_BACK, *words, root=root)
+            assert done.returncode == 0, (number, finish, done.stderr)
+            assert sh(scripts.UNSWAPPED, *words, root=root).returncode == 0
+            assert (root / "data/member").exists() == had
+            assert not had or (root / "data/member/snap/db").read_text() == "old"
+            assert not wal or [p.read_text() for p in (root / "wal").glob("*.wal")] == (["old"] if had else [])
+
+
 @pytest.mark.parametrize("wal", [False, True])
 @pytest.mark.parametrize("cut", CUTS)
 def test_the_card_ends_where_a_rollback_ends(tmp_path: Path, cut: str, wal: bool) -> None:
@@ -61,9 +103,11 @@ def test_the_card_ends_where_a_rollback_ends(tmp_path: Path, cut: str, wal: bool
         assert sh(text, *words, root=tmp_path).returncode == 0
     if cut == "old gone":
         old.rename(tmp_path / "somewhere")
-    said = sh("\n".join(by_hand(n)[:-1]), root=tmp_path).stdout
+    said = sh(before_manifests(n), root=tmp_path).stdout
     if cut == "old gone":
         assert "STOP" in said
+        assert "STOP" in sh("\n".join(by_hand(n)), root=tmp_path).stdout
+        assert not list((tmp_path / "m").iterdir()), "no manifest comes back onto the restored data"
         assert (member / "snap/db").read_text() == "new"
         assert sh(scripts.SWAP_BACK, *words, root=tmp_path).returncode == 1
         return

@@ -19,6 +19,7 @@ echo "$*" >> "$AT/log"
 verb=$1
 shift
 case $verb in
+  rm) exit 0 ;;
   stop | stopp)
     [ ! -e "$AT/on-$verb" ] || . "$AT/on-$verb"
     echo "rpc error: code = NotFound" >&2
@@ -27,7 +28,7 @@ esac
 [ ! -e "$AT/silent" ] || { echo "connect: no such file or directory" >&2; exit 1; }
 labels=
 while [ $# -gt 0 ]; do
-  case $1 in --label) labels="$labels $2"; shift ;; esac
+  case $1 in --label) labels="$labels $2"; shift ;; --state) [ "$2" != exited ] || verb=dead; shift ;; esac
   shift
 done
 while read -r id rest; do
@@ -36,6 +37,7 @@ while read -r id rest; do
   done
   echo "$id"
 done < "$AT/$verb"
+[ "$verb" != dead ] || exit 0
 [ ! -e "$AT/after" ] || . "$AT/after"
 """
 ETCD_POD = "box component=etcd tier=control-plane io.kubernetes.pod.namespace=kube-system\n"
@@ -55,7 +57,8 @@ class Runtime:
 
     place: Path
 
-    def has(self, pods: str = "", ps: str = "") -> None:
+    def has(self, pods: str = "", ps: str = "", dead: str = "") -> None:
+        (self.place / "dead").write_text(dead + OTHERS)
         (self.place / "pods").write_text(pods + OTHERS)
         (self.place / "ps").write_text(ps + OTHERS)
 
@@ -71,7 +74,8 @@ class Runtime:
 
     def asked(self, verb: str) -> list[str]:
         log = self.place / "log"
-        return [line for line in log.read_text().splitlines() if line.split()[0] == verb] if log.exists() else []
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if line.split()[0] == verb and "--state exited" not in line]
 
 
 @pytest.fixture
@@ -120,6 +124,13 @@ def test_a_crash_loop_is_not_gone_before_the_kubelet_wants_it_no_more(runtime: R
     assert (done.returncode, done.stderr) == (0, "")
     assert len(runtime.asked("pods")) == 4
     assert len(runtime.asked("ps")) == 1, "not while the sandbox is ready"
+
+
+def test_what_has_ended_goes_too(runtime: Runtime) -> None:
+    """The kubelet would read off it how long the next one has to wait."""
+    runtime.has(dead=ETCD.replace("0a1b", "d1") + ETCD.replace("0a1b", "d2"))
+    assert runtime.stop(limit=9).returncode == 0
+    assert runtime.asked("rm") == ["rm d1", "rm d2"]
 
 
 def test_a_container_may_outlive_its_sandbox(runtime: Runtime) -> None:

@@ -16,7 +16,7 @@ sync -- "$dir"
 mkdir -p -m 700 -- "$data"
 rm -rf -- "$data/.$run.restoring" "$data/.$run.restored"
 if [ -n "$wal" ]; then
-  rm -rf -- "$wal/.$run.restoring" "$wal/.$run.restored"
+  rm -rf -- "$wal/.$run.restoring" "$wal/.$run.restoring.tmp" "$wal/.$run.restored"
 fi
 "$@"
 for place in "$data" "$wal"; do
@@ -49,8 +49,8 @@ sync -- "$dir"
 """run dir, data, wal or "", run, sha256, owner or ``keep``, etcdutl's words.
 
 What an attempt left would block the next, so it goes, the marker first. Renamed only after etcdutl ended with 0:
-killed, it leaves the other name. Owner, mode and label are the old member's; where there is none, its parent's. The
-marker is written last: it alone says that the restore was whole.
+killed, it leaves the other name (and for a WAL etcd's own beside it, ``.tmp``). Owner, mode and label are the old
+member's; where there is none, its parent's. The marker is written last: it alone says that the restore was whole.
 """
 
 UNRESTORE = r"""
@@ -59,7 +59,7 @@ rm -f -- "$1/restored" "$1/.restored"
 sync -- "$1"
 for place in "$2" "$3"; do
   if [ -d "$place" ]; then
-    rm -rf -- "$place/.$4.restoring" "$place/.$4.restored"
+    rm -rf -- "$place/.$4.restoring" "$place/.$4.restoring.tmp" "$place/.$4.restored"
     sync -- "$place"
   fi
 done
@@ -87,9 +87,17 @@ if [ ! -e "$4/old-aside" ]; then
   fi
   sync -- "$1" "$1/.$3.old"
   if [ -n "$2" ]; then
+    if ls "$2"/*.wal > /dev/null 2>&1; then
+      touch -- "$4/had-wal"
+      sync -- "$4"
+    fi
     mkdir -p -m 700 -- "$2/.$3.old"
-    find "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.old" -- {} +
+    find -H "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.old" -- {} +
     sync -- "$2" "$2/.$3.old"
+    if ls "$2"/*.wal > /dev/null 2>&1; then
+      echo "an old WAL file is still in $2" >&2
+      exit 1
+    fi
   fi
   touch -- "$4/old-aside"
   sync -- "$4"
@@ -100,7 +108,7 @@ if [ ! -e "$4/swapped" ]; then
   fi
   sync -- "$1" "$1/.$3.restored"
   if [ -n "$2" ]; then
-    find "$2/.$3.restored" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
+    find -H "$2/.$3.restored" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
     sync -- "$2" "$2/.$3.restored"
   fi
   test -d "$1/member/snap"
@@ -128,6 +136,18 @@ if [ -e "$4/old-aside" ]; then
       fi
     fi
   fi
+  if [ -e "$4/had-wal" ]; then
+    ls "$2/.$3.old"/*.wal > /dev/null 2>&1 || {
+      if [ ! -e "$4/new-away" ]; then
+        echo "the old WAL that was in $2/.$3.old is gone: the new data stays in place" >&2
+        exit 1
+      fi
+      ls "$2"/*.wal > /dev/null 2>&1 || {
+        echo "the old WAL that was in $2/.$3.old is gone: nothing is in place" >&2
+        exit 1
+      }
+    }
+  fi
   if [ ! -e "$4/new-away" ]; then
     mkdir -p -m 700 -- "$1/.$3.discarded"
     if [ -e "$1/member" ]; then
@@ -136,8 +156,12 @@ if [ -e "$4/old-aside" ]; then
     sync -- "$1" "$1/.$3.discarded"
     if [ -n "$2" ]; then
       mkdir -p -m 700 -- "$2/.$3.discarded"
-      find "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.discarded" -- {} +
+      find -H "$2" -mindepth 1 -maxdepth 1 ! -name '.*' ! -name lost+found -exec mv -t "$2/.$3.discarded" -- {} +
       sync -- "$2" "$2/.$3.discarded"
+      if ls "$2"/*.wal > /dev/null 2>&1; then
+        echo "a new WAL file is still in $2" >&2
+        exit 1
+      fi
     fi
     touch -- "$4/new-away"
     sync -- "$4"
@@ -149,7 +173,7 @@ fi
 sync -- "$1"
 if [ -n "$2" ]; then
   if [ -d "$2/.$3.old" ]; then
-    find "$2/.$3.old" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
+    find -H "$2/.$3.old" -mindepth 1 -maxdepth 1 -exec mv -t "$2" -- {} +
     sync -- "$2"
     rmdir -- "$2/.$3.old"
   fi
@@ -161,10 +185,13 @@ rm -f -- "$4/old-aside"
 sync -- "$4"
 rm -f -- "$4/swapped" "$4/swapped.part"
 rm -f -- "$4/new-away"
-rm -f -- "$4/had-member"
+rm -f -- "$4/had-member" "$4/had-wal"
 sync -- "$4"
 """
-"""data, wal or "", run, run dir. What was in place is renamed to ``discarded``, never removed."""
+"""data, wal or "", run, run dir. What was in place is renamed to ``discarded``, never removed.
+
+``find -H``: a WAL directory may be a symbolic link, which find alone would take for a file and list nothing of.
+"""
 
 SWAPPED = r"""
 set -u
@@ -173,6 +200,8 @@ set -u
 [ ! -e "$1/.$3.restored/member" ] || { echo "$1/.$3.restored/member was not moved"; exit 1; }
 wal=${2:-$1/member/wal}
 ls "$wal"/*.wal > /dev/null 2>&1 || { echo "no WAL in $wal: never start etcd on it"; exit 1; }
+[ -n "$2" ] || exit 0
+if ls "$2/.$3.restored"/*.wal > /dev/null 2>&1; then echo "a WAL file in $2/.$3.restored was not moved"; exit 1; fi
 """
 """data, wal or "", run, run dir; read-only."""
 
@@ -187,15 +216,20 @@ set -u
 
 KEPT = r"""
 set -u
-[ -e "$3/old-aside" ] || exit 0
-[ -e "$3/had-member" ] || exit 0
-[ ! -e "$3/new-away" ] || exit 0
-if [ ! -e "$1/.$2.old/member" ]; then
-  echo "the old data that was at $1/.$2.old/member is gone: put it back there; or roll back without this host," \
-    "and afterwards let it join the old cluster as a new member"
+[ -e "$4/old-aside" ] || exit 0
+[ ! -e "$4/new-away" ] || exit 0
+gone=
+if [ -e "$4/had-member" ]; then
+  [ -e "$1/.$3.old/member" ] || gone=$1/.$3.old/member
 fi
+if [ -e "$4/had-wal" ]; then
+  ls "$2/.$3.old"/*.wal > /dev/null 2>&1 || gone=$2/.$3.old
+fi
+[ -n "$gone" ] || exit 0
+echo "the old data that was at $gone is gone: put it back there; or roll back without this host," \
+  "and afterwards let it join the old cluster as a new member"
 """
-"""data, run, run dir; read-only. Says so where there is nothing to go back to."""
+"""data, wal or "", run, run dir; read-only. Says so where there is nothing to go back to."""
 
 LATER = r"""
 set -u

@@ -14,13 +14,13 @@ saved=$2
 shift 2
 mkdir -p -m 700 -- "$saved"
 for f in "$@"; do
-  cp -a -- "$from/$f" "$saved/.$f"
+  cp -aL -- "$from/$f" "$saved/.$f"
   sync -- "$saved/.$f"
   mv -T -- "$saved/.$f" "$saved/$f"
 done
 sync -- "$saved" "${saved%/*}"
 """
-"""manifests, saved, files."""
+"""manifests, saved, files. Of a symbolic link what it leads to: a copy of the link would be the same file."""
 
 UNSAVE = r"""
 set -eu
@@ -41,14 +41,19 @@ set -eu
 from=$1
 saved=$2
 limit=$3
+run=${saved%/*}
+run=${run##*/}
 shift 3
 for name in "$@"; do
   if [ -e "$from/$name.yaml" ]; then
-    cmp -- "$from/$name.yaml" "$saved/$name.yaml"
+    cmp -- "$from/$name.yaml" "$saved/$name.yaml" > /dev/null || {
+      echo "$from/$name.yaml was changed since this run saved it ($saved/$name.yaml)" >&2
+      exit 1
+    }
   fi
 done
 for name in "$@"; do
-  rm -f -- "$from/$name.yaml"
+  rm -f -- "$from/$name.yaml" "$from/.$name.yaml.$run"
 done
 sync -- "$from"
 begun=$(date +%s)
@@ -82,6 +87,10 @@ for name in "$@"; do
       sleep 0.2
     fi
   done
+  for id in $(crictl ps -a -q --state exited --label io.kubernetes.pod.namespace=kube-system \
+    --label "io.kubernetes.container.name=$name"); do
+    crictl rm "$id" > /dev/null || :
+  done
 done
 """
 """manifests, saved, seconds, names. A manifest leaves only where its saved, durable copy is the same to the byte; then
@@ -94,6 +103,9 @@ ready; it is stopped after the containers, so it is asked for first, and the con
 A kubelet that started while the API server was down may refuse to delete pods: past the deadline crictl does it, the
 containers with their grace, then the sandbox. What ends by itself in between makes crictl fail, and is gone all the
 same: hence the question once more.
+
+What has ended is removed: after a crash loop the kubelet would wait up to five minutes before it starts the same
+manifest's container again, counted from the last one's end, which it reads off that container. Logs stay.
 """
 
 START = r"""
@@ -142,7 +154,12 @@ from=$1
 saved=$2
 shift 2
 for f in "$@"; do
-  cmp -- "$from/$f" "$saved/$f" || exit 1
+  [ -e "$from/$f" ] || { echo "$from/$f is not there"; exit 1; }
+  [ -e "$saved/$f" ] || { echo "$saved/$f, the saved copy, is not there"; exit 1; }
+  cmp -- "$from/$f" "$saved/$f" > /dev/null || {
+    echo "$from/$f was changed since this run saved it ($saved/$f)"
+    exit 1
+  }
 done
 """
 """manifests, saved, files; read-only."""

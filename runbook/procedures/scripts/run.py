@@ -59,7 +59,7 @@ done
 
 SWEEP = r"""
 set -u
-for name in restoring restored old discarded; do
+for name in restoring.tmp restoring restored old discarded; do
   for dir in "$1" "$2"; do
     if [ -n "$dir" ]; then
       rm -rf -- "$dir/.$3.trash" || exit 1
