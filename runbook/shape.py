@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _UINT64 = 2**64
+CUT = "[cut here:"
+"""What stands at the end of an answer of which not all was taken in."""
 
 
 class ParseError(ValueError):
@@ -21,6 +23,10 @@ def from_json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
+        if CUT in text[-80:]:
+            raise ParseError(
+                f"{what}: the answer is longer than is taken in: {text[text.rindex(CUT) :].strip()}"
+            ) from None
         raise ParseError(f"{what}: not JSON ({brief(e)}): {brief(text)}") from None
 
 

@@ -52,6 +52,7 @@ class Command:
     ``timeout`` is in seconds and ends the program on the host. ``changes``: it alters the host, so it runs detached,
     under the run's flock and epoch. ``bare``: it changes, but without that wrapper, because it makes or removes the
     run's own directory, in which the wrapper lives. ``optional``: a failure is noted and the step goes on.
+    ``large``: what it prints may be tens of MB.
     """
 
     argv: tuple[str | Secret, ...]
@@ -59,6 +60,7 @@ class Command:
     changes: bool = True
     bare: bool = False
     optional: bool = False
+    large: bool = False
 
     def words(self) -> tuple[str, ...]:
         """The real words, secrets included; only for handing to a host."""

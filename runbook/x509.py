@@ -39,7 +39,13 @@ def certificate(text: str) -> Certificate:
             fingerprint=found.fingerprint(SHA256()).hex(),
             names=_names(found.extensions),
         )
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (
+        ValueError,
+        TypeError,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        x509.InvalidVersion,
+    ) as error:
         raise ParseError(f"no certificate that can be read: {brief(error)}") from None
 
 

@@ -69,7 +69,7 @@ class DiskSpace(Check):
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """Needs that share a file system are added up."""
-        octets = _snapshot_size(plan, answers)
+        octets = snapshot_size(plan, answers)
         if octets is None:
             return  # the snapshot's own check says what is wrong with it
         for node, (room, *_) in heard(answers, plan.nodes):
@@ -112,7 +112,8 @@ def _needs(node: Node, octets: int) -> list[tuple[str, int]]:
     return [*needs, (paths.wal_dir, WAL)] if paths.wal_dir else needs
 
 
-def _snapshot_size(plan: Plan, answers: Answers) -> int | None:
+def snapshot_size(plan: Plan, answers: Answers) -> int | None:
+    """Bytes of the snapshot, as :class:`DiskSpace` has asked for them; None where nobody could say."""
     if plan.snapshot.node is None:
         result = answers[""][0]
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, heard, places
 from runbook.checks.words import ask, is_node, on, script
-from runbook.plan import Plan
+from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Target
 
 
@@ -28,7 +28,8 @@ class KubeletActive(Check):
                 yield self.ok(place.name, "active")
             else:
                 do = on(place, "systemctl", "start", "kubelet")
-                yield self.blocks(place.name, f"the kubelet is {state or result.tail() or 'not active'}", do)
+                say = self.blocks if isinstance(place, Node) else self.warns  # a worker's stops and starts nothing here
+                yield say(place.name, f"the kubelet is {state or result.tail() or 'not active'}", do)
 
 
 class Runtime(Check):

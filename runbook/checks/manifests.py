@@ -200,6 +200,11 @@ def _differences(node: Node, pod: parse.StaticPod) -> Iterator[str]:
         yield told("--initial-advertise-peer-urls", pod.flag("initial-advertise-peer-urls"), ",".join(node.peer_urls))
     if not set(node.client_urls) <= set(pod.urls("advertise-client-urls")):
         yield told("--advertise-client-urls", pod.flag("advertise-client-urls"), ",".join(node.client_urls))
+    for flag, urls in (("listen-peer-urls", node.peer_urls), ("listen-client-urls", node.client_urls)):
+        missing = {urlsplit(u).port for u in urls} - {urlsplit(u).port for u in pod.urls(flag)}
+        if missing:
+            ports = listed(sorted(str(port) for port in missing))
+            yield f"--{flag} is {pod.flag(flag) or 'not set'}, without the plan's port {ports}, which is waited for"
     yield from _directories(node, pod)
     certificates = (
         ("cert-file", node.paths.etcd_cert),

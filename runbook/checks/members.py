@@ -6,6 +6,7 @@ One of three restored alone leaves two clusters that both accept writes: whoever
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from runbook import kube, parse
@@ -14,6 +15,18 @@ from runbook.checks.words import is_node, listed
 from runbook.plan import Plan
 from runbook.step import Binding, Command, Result, Target
 
+LISTING = 10.0
+"""Seconds for all nodes of a large cluster."""
+DOWN = (
+    "connection refused",
+    "was refused",
+    "timeout",
+    "timed out",
+    "EOF",
+    "deadline exceeded",
+    "unavailable",
+    "leader",
+)
 QUICK = 5.0
 """Seconds for one question to etcd: a living member answers at once, and a dead cluster must not hold up the checks."""
 
@@ -109,6 +122,11 @@ def _planned(plan: Plan, member: parse.Member) -> bool:
     return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in plan.nodes)
 
 
+def _is_down(said: str) -> bool:
+    """What kubectl says where nothing listens, or what listens has no etcd behind it."""
+    return any(words in said for words in DOWN)
+
+
 class ControlPlaneNodes(Check):
     """Every control-plane node that the API server knows is in the plan."""
 
@@ -116,28 +134,38 @@ class ControlPlaneNodes(Check):
 
     def asks(self, n: Target) -> Sequence[Command]:
         """Any host's own API server may answer."""
-        return [kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=QUICK)] if is_node(n) else ()
+        if not is_node(n):
+            return ()
+        return [replace(kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=LISTING), large=True)]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """By name (kubeadm's node name is the member's), or by address."""
         known: dict[str, parse.KubeNode] = {}
-        for _, (result,) in heard(answers, plan.nodes):
+        odd: dict[str, str] = {}
+        for node, (result,) in heard(answers, plan.nodes):
             try:
                 known |= {n.name: n for n in (parse.nodes(result.out) if result.ok else ())}
-            except parse.ParseError:
-                continue
+                said = "" if result.ok else result.tail(1)
+            except parse.ParseError as error:
+                said = str(error)
+            if said and not _is_down(said):
+                odd[node.name] = said
         if not known:
-            yield self.ok("", "no API server answers: nothing to compare with")
+            if odd:
+                saw = f"the nodes cannot be listed: {'; '.join(f'{host}: {said}' for host, said in odd.items())}"
+                yield self.warns("", saw, "compare by hand: is every control-plane node in the plan?")
+            else:
+                yield self.ok("", "no API server answers: nothing to compare with")
             return
         names = {n.name for n in plan.nodes}
         hosts = {urlsplit(url).hostname for n in plan.nodes for url in n.peer_urls} | {n.host for n in plan.nodes}
         strangers = [
             n for n in known.values() if n.control_plane and n.name not in names and not hosts & set(n.addresses)
         ]
-        for node in strangers:
-            ready = "Ready" if node.ready else f"not Ready ({node.why})"
-            do = f"add it to spec.nodes; if it is gone for good: kubectl delete node {node.name}"
-            yield self.blocks("", f"control-plane node {node.name}, {ready}, is not in the plan", do)
+        for who in strangers:
+            ready = "Ready" if who.ready else f"not Ready ({who.why})"
+            do = f"add it to spec.nodes; if it is gone for good: kubectl delete node {who.name}"
+            yield self.blocks("", f"control-plane node {who.name}, {ready}, is not in the plan", do)
         if not strangers:
             count = sum(n.control_plane for n in known.values())
             yield self.ok("", f"{count} control-plane nodes known, all in the plan")

@@ -13,6 +13,7 @@ from runbook.step import Binding, Command, Target
 
 LOOK = r"""
 set -u
+n=0
 for d in "$@"; do
   [ -n "$d" ] || continue
   echo "path $d"
@@ -28,6 +29,10 @@ for d in "$@"; do
     echo "member $(stat -c %d -- "$d/member")"
     if mountpoint -q "$d/member"; then echo member-mounted; fi
   fi
+  inside=$(readlink -f -- "$d")/
+  if [ "$n" = 0 ]; then inside=${inside}member/; fi
+  n=1
+  INSIDE=$inside awk 'index($5, ENVIRON["INSIDE"]) == 1 { print "inside " $5 }' /proc/self/mountinfo
   for h in "$d"/.*; do
     if [ -e "$h" ]; then echo "hidden ${h##*/}"; fi
   done
@@ -93,6 +98,8 @@ class DataDirectory(Check):
             yield f"{d.path}/member is a mount point: it cannot be renamed"
         elif "member" in d.facts and d.facts["member"] != d.facts.get("directory"):
             yield f"{d.path}/member is on another file system than {d.path}"
+        if "inside" in d.facts:
+            yield f"{d.facts['inside']} is a mount point: a rename takes it along, and the next boot puts it back"
         if d.path == node.paths.wal_dir and f"{d.path}/".startswith(f"{node.paths.data_dir.rstrip('/')}/member/"):
             yield f"the WAL directory {d.path} lies inside {node.paths.data_dir}/member, which is what is swapped"
 

@@ -33,18 +33,23 @@ def _parted(text: str) -> tuple[str, str]:
     return saw, "" if not check or check.startswith("with: ") else f"check {check}; "
 
 
+WORKER = "; or leave it out of spec.workers: nothing of the restore needs it, but its kubelet is not restarted"
+
+
 def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
     for place in places(plan):
+        spare = isinstance(place, Worker) and check.group == "preflight"
+        say, more = (check.warns, WORKER) if spare else (check.blocks, "")
         for result in answers.get(place.name, ())[:1]:
             if result.unknown:
                 saw, first = _parted(result.tail() or "no answer")
-                yield check.blocks(place.name, saw, first + _advice(place, saw))
+                yield say(place.name, saw, first + _advice(place, saw) + more)
             elif not result.ok:
                 saw = f"commands cannot be run as root: {result.tail() or f'exit code {result.code}'}"
-                yield check.blocks(place.name, saw, _advice(place, f"sudo {result.tail()}"))
+                yield say(place.name, saw, _advice(place, f"sudo {result.tail()}") + more)
             elif result.out.strip() != "0":
                 saw = f"commands run with the user id {result.out.strip()}, not as root (0)"
-                yield check.blocks(place.name, saw, _advice(place, "sudo"))
+                yield say(place.name, saw, _advice(place, "sudo") + more)
             else:
                 yield check.ok(place.name, f"{place.ssh.user}@{place.host} answers, as root")
 

@@ -99,7 +99,7 @@ class _Pass:
             found[c.id()] = broken.get(c.id()) or self._judge(c, {**mine, LOCAL: here[c.id()].after(took)})
             found[c.id()] += self._silence(c, mine, found[c.id()])
             if c.round == 0:
-                refused = {f.host: f.saw for f in found[c.id()] if f.host and f.severity is Severity.BLOCKS}
+                refused = {f.host: f.saw for f in found[c.id()] if f.host and f.severity is not Severity.OK}
                 self.silent |= {host: Result(None, err=saw) for host, saw in refused.items()}
                 self.reported |= set(refused)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from runbook import parse
@@ -36,6 +37,10 @@ class OnCluster(Check):
         return ()
 
 
+LISTING = 30.0
+"""Seconds for all nodes or pods of a large cluster."""
+
+
 class _FromApi(OnCluster):
     """A check of one list of the API, which any API server gives; the first that answers is believed."""
 
@@ -43,7 +48,7 @@ class _FromApi(OnCluster):
 
     def of(self, n: Target) -> Sequence[Command]:
         """One request, plain JSON."""
-        return [kubectl(n, "get", "--raw", self.path, timeout=QUICK)]
+        return [replace(kubectl(n, "get", "--raw", self.path, timeout=LISTING), large=True)]
 
     def first(self, plan: Plan, answers: Answers) -> tuple[str, str]:
         """The first good answer, and else what was said instead of one."""

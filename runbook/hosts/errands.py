@@ -12,10 +12,13 @@ from runbook.hosts import wrapper
 from runbook.hosts.connection import Link
 from runbook.hosts.login import Again, Unreachable
 from runbook.hosts.session import Dialogue, Ended, Frame, Lost, Opening, Session, Silent
+from runbook.shape import CUT
 from runbook.step import Command, Result, Secret
 
 CAP = 4 * 1024 * 1024
 """So many bytes of a read-only command's output, and of its errors, are kept."""
+LARGE = 64 * 1024 * 1024
+"""The same for a question whose answer may be large (``Command.large``): all nodes or pods of a large cluster."""
 START = 30.0
 """Seconds for sudo and a shell to start; a directory service may be slow."""
 GAP = 30.0
@@ -64,7 +67,8 @@ def ask(link: Link, commands: Sequence[Command]) -> tuple[Result, ...]:
 
 def _ask(link: Link, commands: Sequence[Command], results: list[Result]) -> None:
     word = nonce()
-    with Session(link, wrapper.shell(link.address.elevates), word, CAP) as session:
+    cap = LARGE if any(command.large for command in commands) else CAP
+    with Session(link, wrapper.shell(link.address.elevates), word, cap) as session:
         session.send(wrapper.ask(word, commands))
         session.next(START)
         for command in commands:
@@ -80,7 +84,7 @@ def _result(frame: Frame, seconds: float, timeout: float) -> Result:
     if code in (137, 143) and seconds >= wrapper.limit(timeout):
         code = 124
     out, err = (
-        body.decode(errors="replace") + (f"\n[cut here: {dropped} bytes more]" if dropped else "")
+        body.decode(errors="replace") + (f"\n{CUT} {dropped} bytes more]" if dropped else "")
         for body, dropped in ((frame.out, frame.out_dropped), (frame.err, frame.err_dropped))
     )
     return Result(code, out, err, seconds)

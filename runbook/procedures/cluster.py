@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runbook import parse
 from runbook.kube import etcdctl, kubectl
 from runbook.procedures import scripts
-from runbook.procedures.pods import ETCD_PORTS
+from runbook.procedures.pods import client_port, peer_port
 from runbook.procedures.words import in_run, script, yes
 from runbook.step import Command, Probe, Result, Target, probe
 
@@ -15,7 +15,7 @@ from runbook.step import Command, Probe, Result, Target, probe
 def leader_last(n: Target, *, note: bool) -> Command:
     """Where this member leads, wait until the others have stopped; ``note`` that it served, for the way back."""
     status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5).words()
-    words = (n.run_dir if note else "", client_port(n), "5", *status)
+    words = (n.run_dir if note else "", str(client_port(n)), str(peer_port(n)), "5", *status)
     return script(scripts.LEADER_LAST, *words, timeout=20, optional=True)
 
 
@@ -30,7 +30,7 @@ def await_etcd(n: Target) -> Command:
 def note_serving(n: Target) -> Sequence[Command]:
     """On the first node: note that its member answers, and holds writes which are about to be discarded."""
     ask = etcdctl(n, "endpoint", "status", timeout=5).words()
-    words, wait = (in_run(n, "to-discard"), client_port(n), *ask), n.plan.timeouts.command
+    words, wait = (in_run(n, "to-discard"), str(client_port(n)), *ask), n.plan.timeouts.command
     noted = script(scripts.ETCD_ANSWERED, *words, timeout=wait, optional=True)
     return [noted] if n.name == n.present[0].name else []
 
@@ -42,12 +42,6 @@ def keep_discarded(n: Target) -> Sequence[Command]:
     words = (in_run(n, "to-discard"), in_run(n, "discarded.db"), *save)
     kept = script(scripts.KEEP_DISCARDED, *words, timeout=wait, optional=True)
     return [kept] if n.name == n.present[0].name else []
-
-
-def client_port(n: Target) -> str:
-    """Where this host's member listens for clients."""
-    port = "".join(n.node.client_urls[:1]).rstrip("/").rpartition(":")[2]
-    return port if port.isdigit() else str(ETCD_PORTS[0])
 
 
 def api_ready(n: Target) -> Probe:

@@ -202,7 +202,7 @@ class StopEtcd(Step):
         return [cluster.leader_last(n, note=True), pods.stop(n, "etcd")]
 
     def done(self, n: Target) -> Probe:
-        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.ETCD_PORTS)).within(10)
+        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.etcd_ports(n))).within(10)
 
     def undo(self, n: Target) -> Sequence[Action]:
         return [pods.start(n, "etcd")]
@@ -226,7 +226,7 @@ class SwapData(Step):
     phase = Phase.OUTAGE
 
     def ready(self, n: Target) -> Probe:
-        return pods.stopped(n, "etcd", "kube-apiserver") & pods.closed(n, *pods.ETCD_PORTS, pods.API_PORT)
+        return pods.stopped(n, "etcd", "kube-apiserver") & pods.closed(n, *pods.etcd_ports(n), pods.API_PORT)
 
     def do(self, n: Target) -> Sequence[Action]:
         return [pods.stop(n, "etcd", "kube-apiserver"), data.swap(n)]
@@ -261,14 +261,14 @@ class StartEtcd(Step):
         return pods.listens(n, pods.METRICS_PORT).within(5)
 
     def done(self, n: Target) -> Probe:
-        up = pods.in_place(n, "etcd") & pods.runs(n, "etcd") & pods.listens(n, pods.ETCD_PORTS[0])
+        up = pods.in_place(n, "etcd") & pods.runs(n, "etcd") & pods.listens(n, pods.client_port(n))
         return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
     def undo(self, n: Target) -> Sequence[Action]:
         return [*cluster.keep_discarded(n), cluster.leader_last(n, note=False), pods.stop(n, "etcd")]
 
     def undone(self, n: Target) -> Probe:
-        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.ETCD_PORTS)).within(10)
+        return (pods.stopped(n, "etcd") & pods.closed(n, *pods.etcd_ports(n))).within(10)
 
 
 class StartApiServers(Step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from runbook import parse
 from runbook.procedures import scripts
@@ -10,12 +11,33 @@ from runbook.procedures.words import STATIC_PODS, in_run, look, script, silent
 from runbook.step import Command, Probe, Result, Target, probe
 
 KUBE_SYSTEM = "kube-system"
-ETCD_PORTS = (2379, 2380)
 API_PORT = 6443
 ALONE = 10.0
 """Seconds for the kubelet of a host that joins later to stop a pod, before it is stopped by crictl."""
 METRICS_PORT = 2381
 """Where kubeadm's etcd serves its metrics: opened last, so it tells that the member serves its peers."""
+
+
+def client_port(n: Target) -> int:
+    """Where this host's member listens for clients."""
+    return _port(n.node.client_urls, 2379)
+
+
+def peer_port(n: Target) -> int:
+    """Where it listens for its peers."""
+    return _port(n.node.peer_urls, 2380)
+
+
+def etcd_ports(n: Target) -> tuple[int, int]:
+    """Both."""
+    return client_port(n), peer_port(n)
+
+
+def _port(urls: Sequence[str], usual: int) -> int:
+    try:
+        return urlsplit(urls[0]).port or usual
+    except (IndexError, ValueError):
+        return usual
 
 
 def _manifests(n: Target) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from runbook import clusterview, parse
 from runbook.clusterview import total
 from runbook.kube import etcdctl
 from runbook.procedures import scripts
-from runbook.procedures.cluster import client_port
+from runbook.procedures.pods import client_port
 from runbook.procedures.words import in_run, script
 from runbook.step import NOTHING, Command, Probe, Result, Target, probe
 
@@ -110,6 +110,6 @@ def bump_enough(n: Target) -> Probe:
         return f"the living etcd is at revision {least}, restored: {restored}; bumpRevision {enough} would do"
 
     status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5)
-    words = (n.run_dir, client_port(n), *status.words())
+    words = (n.run_dir, str(client_port(n)), *status.words())
     ask = script(scripts.LAST_REVISION, *words, timeout=15, changes=False)
     return probe("the bump is above the last living revision", ask, total(judge, n))

@@ -32,6 +32,7 @@ from runbook.checks import (
     locks,
     manifests,
     mounts,
+    peers,
     places,
     reach,
     tools,
@@ -211,7 +212,7 @@ def healthy(n: Target, command: Command) -> Result:
 
 
 def _script(n: Target, text: str) -> str:
-    silent = (tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER, reach.RESOLVE)
+    silent = (tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER, reach.RESOLVE, peers.LOOK)
     if text in silent:
         return ""
     if text == manifests.READ:

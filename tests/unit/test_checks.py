@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook.checks import Severity, all_checks, certificates, locks, manifests, mounts, reach, tools
+from runbook.checks import Severity, all_checks, certificates, locks, manifests, mounts, peers, reach, tools
 from runbook.checks import snapshot as snapshot_check
 from runbook.plan import Plan
 from runbook.step import Command, Result, Target
@@ -235,7 +235,43 @@ CASES = {
         do="systemctl start",
     ),
     "kubelet of a worker": Case(
-        "KubeletActive", where("systemctl", says("failed\n", 3), on="w1.internal"), "failed", host="w1.internal"
+        "KubeletActive", where("systemctl", says("failed\n", 3), on="w1.internal"), "failed", WARNS, host="w1.internal"
+    ),
+    "a peer that lives": Case(
+        "Peers",
+        where(peers.LOOK, says("living m4 https://10.0.1.13:2380\n")),
+        "member m4 at https://10.0.1.13:2380, which etcd.yaml of m2 names, lives",
+        host="",
+        do="spec.nodes",
+    ),
+    "a peer that is silent": Case(
+        "Peers", where(peers.LOOK, says("silent m4 https://10.0.1.13:2380\n")), "nor answers", WARNS, host=""
+    ),
+    "quota": Case(
+        "Quota",
+        etcd_yaml("    - --name=", "    - --quota-backend-bytes=20480\n    - --name="),
+        "24 KiB, etcd's quota (--quota-backend-bytes) is 20 KiB",
+        do="raise",
+    ),
+    "quota, nearly": Case(
+        "Quota", etcd_yaml("    - --name=", "    - --quota-backend-bytes=25000\n    - --name="), "little is left", WARNS
+    ),
+    "another port to listen on": Case(
+        "EtcdManifest",
+        etcd_yaml("--listen-peer-urls=https://10.0.1.11:2380", "--listen-peer-urls=https://10.0.1.11:12380"),
+        "without the plan's port 2380",
+    ),
+    "a mount point in the member": Case(
+        "DataDirectory",
+        look("directory 1\nmember 1\ninside /var/lib/etcd/member/wal\n"),
+        "/var/lib/etcd/member/wal is a mount point",
+    ),
+    "the list of nodes is refused": Case(
+        "ControlPlaneNodes",
+        where(lambda w: w[-1] == "/api/v1/nodes", says("", 1, "Error from server (Forbidden): no"), on=""),
+        "cannot be listed: m1: Error from server (Forbidden): no",
+        WARNS,
+        host="",
     ),
     "crictl": Case("Runtime", where("crictl", says("", 1, "connect: no such file")), "no such file", do="crictl.yaml"),
     "crictl of nonsense": Case("Runtime", where("crictl", says("CONTAINER  IMAGE\n")), "fails"),

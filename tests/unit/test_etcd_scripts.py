@@ -57,7 +57,7 @@ class Host:
         return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=20, check=False)
 
     def leader_last(self, *, note: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(scripts.LEADER_LAST, str(self.dir) if note else "", "2379", "1")
+        return self.run(scripts.LEADER_LAST, str(self.dir) if note else "", "2379", "2380", "1")
 
     def last_revision(self) -> subprocess.CompletedProcess[str]:
         return self.run(scripts.LAST_REVISION, str(self.dir), "2379")

@@ -76,8 +76,9 @@ LEADER_LAST = r"""
 set -u
 dir=$1
 port=$2
-end=$(( $(date +%s) + $3 ))
-shift 3
+peers=$3
+end=$(( $(date +%s) + $4 ))
+shift 4
 status=
 [ -z "$(ss -Hltn sport = ":$port")" ] || status=$("$@" 2>/dev/null | tr ',{}' '\n\n\n')
 leader=$(echo "$status" | sed -n 's/^ *"leader": *\([0-9][0-9]*\) *$/\1/p')
@@ -90,13 +91,14 @@ fi
 case $leader in '' | 0) exit 0 ;; esac
 [ -z "$dir" ] || touch -- "$dir/etcd-answered"
 [ "$leader" = "$member" ] || exit 0
-while [ -n "$(ss -Htn state established '( sport = :2380 )')" ]; do
+while [ -n "$(ss -Htn state established "( sport = :$peers )")" ]; do
   if [ "$(date +%s)" -ge "$end" ]; then exit 0; fi
   sleep 0.1
 done
 """
-"""run dir or "", port, seconds, etcdctl words. A leader that stops with its followers waits seven seconds for one of
-them to take over. In the run directory it is noted that this member served, for who starts it again."""
+"""run dir or "", client port, peer port, seconds, etcdctl words. A leader that stops with its followers waits seven
+seconds for one of them to take over. In the run directory it is noted that this member served, for who starts it
+again."""
 
 AWAIT_ETCD = r"""
 set -u
