@@ -131,3 +131,33 @@ def test_odd_paths_are_quoted(tmp_path: Path) -> None:
     assert sh(scripts.SWAP, *swap_words(n), root=tmp_path / "a b; c").returncode == 0
     sh("\n".join(by_hand(n)), root=tmp_path / "a b; c")
     assert (tmp_path / "a b; c/data/member/snap/db").read_text() == "old"
+
+
+@pytest.mark.parametrize("finish", ["script", "card"])
+def test_a_wal_directory_behind_a_link(tmp_path: Path, finish: str) -> None:
+    n = target(tmp_path, wal=True)
+    tree(tmp_path, n)
+    (tmp_path / "wal").rename(tmp_path / "disk")
+    (tmp_path / "wal").symlink_to("disk")
+    words = swap_words(n)
+    assert sh(scripts.SWAP, *words, root=tmp_path).returncode == 0
+    assert (tmp_path / "disk/0.wal").read_text() == "new"
+    assert (tmp_path / f"disk/.{RUN}.old/0.wal").read_text() == "old"
+    assert sh("\n".join(by_hand(n)) if finish == "card" else scripts.SWAP_BACK, *words, root=tmp_path).returncode == 0
+    assert (tmp_path / "disk/0.wal").read_text() == "old"
+    assert (tmp_path / f"disk/.{RUN}.discarded/0.wal").read_text() == "new"
+
+
+def test_an_old_wal_that_is_gone_keeps_the_new_data_in_place(tmp_path: Path) -> None:
+    n = target(tmp_path, wal=True)
+    tree(tmp_path, n)
+    words = swap_words(n)
+    assert sh(scripts.SWAP, *words, root=tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / f"wal/.{RUN}.old")
+    assert f"{tmp_path}/wal/.{RUN}.old is gone" in sh(scripts.KEPT, *words, root=tmp_path).stdout
+    assert "STOP" in sh("\n".join(by_hand(n)), root=tmp_path).stdout
+    done = sh(scripts.SWAP_BACK, *words, root=tmp_path)
+    assert done.returncode == 1
+    assert "the old WAL" in done.stderr
+    assert (tmp_path / "wal/0.wal").read_text() == "new"
+    assert (tmp_path / "data/member/snap/db").read_text() == "new"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runbook import x509
-from runbook.checks import certificates, disk, etcd, kubelets, locks, manifests, mounts, reach, tools, verify
+from runbook.checks import certificates, disk, etcd, kubelets, locks, manifests, mounts, peers, reach, tools, verify
 from runbook.checks import snapshot as snapshot_check
 from runbook.checks.survey import run_here
 from runbook.checks.words import script
@@ -55,6 +55,33 @@ def test_manifests_are_read_whole_with_odd_names(tmp_path: Path) -> None:
 def test_manifests_that_are_not_there(tmp_path: Path) -> None:
     assert sh(manifests.READ, tmp_path / "none").code == 3
     assert manifests.files(sh(manifests.READ, tmp_path).out) == {}
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_peers_of_a_manifest_are_asked(tmp_path: Path, quote: str) -> None:
+    """Those of the plan are not; a quoted flag is a flag."""
+    urls = {name: f"https://10.0.1.{10 + at}:2380" for at, name in enumerate(("m1", "m2", "m3", "m4"))}
+    flag = "--initial-cluster=" + ",".join(f"{name}={url}" for name, url in urls.items())
+    (tmp_path / "etcd.yaml").write_text(
+        f"    - etcd\n    - --initial-cluster-state=existing\n    - {quote}{flag}{quote}\n"
+    )
+    tool = tmp_path / "etcdctl"
+    tool.write_text("#!/bin/sh\ncase $* in *--endpoints=https://10.0.1.12:2379*) ;; *) exit 1 ;; esac\n")
+    tool.chmod(0o755)
+    result = sh(peers.LOOK, tmp_path / "etcd.yaml", f"{urls['m1']} {urls['m2']}", tool)
+    assert result.out.splitlines() == [f"living m3 {urls['m3']}", f"silent m4 {urls['m4']}"]
+    assert sh(peers.LOOK, tmp_path / "none", "", tool) == Result(0)
+
+
+def test_a_mount_point_inside_a_member(tmp_path: Path) -> None:
+    """Also where the way to it is a symbolic link."""
+    (tmp_path / "etcd/member/wal").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("etcd")
+    inside = f"mount -t tmpfs none {tmp_path}/etcd/member/wal && " + 'exec "$@"'
+    for place in ("etcd", "link"):
+        words = ("unshare", "-m", "sh", "-c", inside, "sh", "sh", "-c", mounts.LOOK, "x", str(tmp_path / place))
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert f"inside {tmp_path}/etcd/member/wal" in done.stdout.splitlines(), done.stderr
 
 
 def test_missing_tools_are_named() -> None:
