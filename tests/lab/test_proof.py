@@ -115,9 +115,13 @@ def told(rig: Rig, cluster: Cluster = PLANNED) -> dict[str, str]:
 
 
 def on_every_host(found: dict[str, dict[str, str]], clauses: set[str]) -> dict[str, list[str]]:
-    """These clauses and no others are denied on all three hosts; by clause, what the hosts say."""
-    assert {host: set(said) for host, said in found.items()} == dict.fromkeys(("m1", "m2", "m3"), clauses), found
-    return {clause: [said[clause] for said in found.values()] for clause in clauses}
+    """These clauses and no others are denied on all three hosts, the hashes on the one that asks all members for them.
+
+    By clause, what the hosts say.
+    """
+    elsewhere = clauses - {HASHES}
+    assert {host: set(said) for host, said in found.items()} == {"m1": clauses, "m2": elsewhere, "m3": elsewhere}, found
+    return {clause: [said[clause] for said in found.values() if clause in said] for clause in clauses}
 
 
 # --- yes ---
@@ -200,7 +204,7 @@ def test_the_planned_members_in_another_cluster(hand: ByHand, rig: Rig) -> None:
     said = on_every_host(rig.objections(proof(rig)), {MEMBERS, HASHES, ANSWERS})
     assert all("is not the restored cluster's" in s for s in said[MEMBERS])
     assert all("is in the cluster" in s for s in said[ANSWERS])
-    assert said[HASHES] == ["a hash comes from another cluster"] * 3
+    assert said[HASHES] == ["a hash comes from another cluster"]
     assert hand.healthy() == HEALTHY
 
 
@@ -237,7 +241,7 @@ def test_an_empty_cluster_after_a_wrong_host_path(hand: ByHand, rig: Rig) -> Non
     assert "is not the restored cluster's" in found["m1"][MEMBERS]
     assert "future revision" in found["m1"][HASHES]
     for host in ("m2", "m3"):
-        assert set(found[host]) == {HASHES, ANSWERS}
+        assert set(found[host]) == {ANSWERS}
         assert "3 endpoints answer with the ids" in found[host][ANSWERS]
 
 
@@ -245,7 +249,7 @@ def test_an_empty_cluster_after_a_wrong_host_path(hand: ByHand, rig: Rig) -> Non
 
 
 def test_one_member_stopped(hand: ByHand, rig: Rig) -> None:
-    """The hashes are asked of every member too, so two clauses say no, on hosts where all else is as planned."""
+    """The hashes are asked of every member too, so two clauses say no, where all else is as planned."""
     hand.build(GOOD, RUN)
     hand.spoil()
     settled(hand)
@@ -255,9 +259,9 @@ def test_one_member_stopped(hand: ByHand, rig: Rig) -> None:
     own = rig.ask({"m3": probes.pop("m3")})["m3"]  # the first question alone: each costs a whole time limit
     found = rig.objections(probes)
     for host in ("m1", "m2"):
-        assert set(found[host]) == {HASHES, ANSWERS}
-        assert found[host][HASHES].startswith("the hashes could not be compared")
+        assert set(found[host]) == ({HASHES, ANSWERS} if host == "m1" else {ANSWERS})
         assert found[host][ANSWERS].startswith("not every member answers")
+    assert found["m1"][HASHES].startswith("the hashes could not be compared")
     assert (own.verdict, own.saw.split(":")[0]) == (Verdict.NO, "etcd does not answer")
 
 
@@ -299,7 +303,7 @@ def test_different_data_at_the_same_revision(hand: ByHand, rig: Rig) -> None:
     said = on_every_host(rig.objections(proof(rig)), {HASHES})[HASHES]
     assert all("the members hold different data at revision" in s for s in said)
     assert hand.healthy() == HEALTHY
-    assert set(rig.objections(proof(rig, brief=True))["m2"]) == {HASHES}
+    assert set(rig.objections(proof(rig, brief=True))["m1"]) == {HASHES}
 
 
 def test_another_snapshot_of_the_lineage_on_one_host(hand: ByHand, rig: Rig) -> None:
