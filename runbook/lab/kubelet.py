@@ -115,7 +115,7 @@ class Kubelet:
         containers, sandboxes = self.look()
         self.stop_others(containers, sandboxes)
         # Of several pods with the same full name one runs; the others wait until it is gone.
-        there = [*containers, *(s for s in sandboxes if s["state"] == READY)]
+        there = [*(c for c in containers if c["state"] == RUNNING), *(s for s in sandboxes if s["state"] == READY)]
         held = {full_name(c["labels"]): uid_of(c) for c in there if uid_of(c) not in self.pods}
         for c in there:
             held.setdefault(full_name(c["labels"]), uid_of(c))

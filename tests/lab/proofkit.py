@@ -138,6 +138,7 @@ while [ -n "$(ss -Hltn '( sport = :2379 or sport = :2380 )')" ] || [ -n "$(crict
   for id in $(crictl ps -q --name '^etcd$'); do crictl stop --timeout 0 $id > /dev/null 2>&1 || :; done
   sleep 0.1
 done
+for id in $(crictl ps -a -q --name '^etcd$'); do crictl rm $id > /dev/null; done  # else: back-off
 """
 START = f"""
 sed "$1" /root/etcd.yaml > {MANIFESTS}/.etcd.yaml

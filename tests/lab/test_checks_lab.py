@@ -280,6 +280,19 @@ def test_a_living_member_that_is_not_in_the_plan(lab: Lab, plan: Plan) -> None:
     assert all("m3" in f.saw for f in found if f.severity is Severity.BLOCKS)
 
 
+def test_the_dead_member_alone_in_the_plan(lab: Lab, plan: Plan) -> None:
+    """Its own etcd says nothing, nor does its API server: only its manifest tells of the two that live."""
+    lab.exec("m3", ["pkill", "-STOP", "-x", "etcd"])
+    try:
+        found = survey(lab, replace(plan, nodes=plan.nodes[2:]))
+    finally:
+        lab.exec("m3", ["pkill", "-CONT", "-x", "etcd"])
+    assert {("Peers", "", "blocks")} <= told(found)
+    said = " ".join(f.saw for f in found if f.check == "Peers")
+    assert "member m1 at https://10.0.1.10:2380, which etcd.yaml of m3 names, lives" in said
+    assert "member m2 at " in said
+
+
 def etcdctl(lab: Lab, *words: str, check: bool = True) -> str:
     flags = [f"--cacert={PKI}/etcd/ca.crt", f"--cert={PKI}/etcd/server.crt", f"--key={PKI}/etcd/server.key"]
     return lab.exec("m1", ["etcdctl", "--endpoints=https://127.0.0.1:2379", *flags, *words], check=check).stdout

