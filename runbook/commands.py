@@ -138,7 +138,8 @@ def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
     past = replay(journal.lines)
     if past.state in ("planned", "preparing", "outage", "verifying"):
-        journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
+        with contextlib.suppress(Halted):  # a full disk: the run can be resumed without that line too
+            journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
         past = replay(journal.lines)
     return Interrupted(
         "interrupted: what was begun on the hosts goes on there by itself", **situation.describe(past, run.id)
