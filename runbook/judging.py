@@ -1,6 +1,8 @@
 """May this command be carried out on this run now? By the journal alone, read while the run's own lock is held.
 
 Each returns a word where there is nothing to do, "" where the command may go on; it raises UsageError where it may not.
+
+A rollback of what was only prepared removes and closes by itself before it ends: cut off in that, it goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ def resume(past: Replay, run: str) -> str:
     if past.state == "rolled-back":
         was = "was refused" if past.refused else "was rolled back"
         raise UsageError(f"{run} {was}: there is nothing to resume", **situation.describe(past, run))
+    if past.state == "rolling-back":
+        same_version(past, run)
+        return ""
     if past.closed:  # an absent node may serve again by now, joined afresh: nothing there is this run's any more
         return "this run has been closed: there is nothing to go on with"
     if past.finishing:
@@ -30,7 +35,7 @@ def rollback(past: Replay, run: str, *, discard: bool) -> str:
     if past.state == "rolled-back" and not (past.absent and not past.closed):
         was = "was refused, with nothing changed" if past.refused else "has already been rolled back"
         return f"this run {was}"
-    if past.finishing:
+    if past.finishing and past.state != "rolling-back":
         raise _finishing(past, run, "rolled back")
     same_version(past, run)
     if past.begun("StartApiServers") and not discard:

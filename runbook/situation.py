@@ -203,7 +203,7 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
         return _anew(past)
     if past.closed:
         return (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
-    if past.finishing:
+    if past.finishing and past.state != "rolling-back":  # there it is the rollback's own
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
     if past.absent and past.state in ("complete", "rolled-back"):
         gives = f"once {', '.join(past.absent)} is back: it gets the steps that it is owed"

@@ -107,7 +107,18 @@ def test_preparing_is_not_tidied_up_while_an_absent_node_still_holds_something()
     assert not life.faults(restored=False)
 
 
-def test_preparing_is_tidied_up_where_the_absent_node_was_never_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", range(0, 70, 9))
+def test_the_engine_dies_while_an_absent_node_gives_its_preparation_back(step: int) -> None:
+    life = silenced(0.25)
+    life.session("backward", silent=GONE, without=GONE)
+    assert life.session("backward", Fuse(step, "engine")) in ("killed", "rolled-back")
+    assert life.session("backward") == "rolled-back"
+    assert replay(life.lines).closed
+    for host in life.world.hosts.values():
+        assert not [path for path in host.nodes if RUN in path or path == LOCK], host.name
+
+
+def test_preparing_is_tidied_up_where_the_absent_node_was_never_begun() -> None:
     life = Life(plan())
     life.world.etcdutl_fails = "m1"
     life.session("forward", silent=GONE, without=GONE)
