@@ -23,8 +23,9 @@ GAP = 30.0
 MARGIN = 15.0
 """Seconds added to a command's own timeout, which the host itself keeps."""
 AWAY = 90.0
-"""Seconds for which a host that was lost is looked for, where its command's time is not over sooner: a machine may start
-anew in that, and a dead one must not hold an outage up for longer. What runs there is found by whoever comes back."""
+"""Seconds for which a host that was lost is looked for, where its command's time is not over sooner: a machine may
+start anew in that, and a dead one must not hold an outage up for longer. What runs there is found by whoever comes
+back."""
 LOST = "killed or lost on the host before it could record its exit"
 
 Streaming = Callable[[Dialogue], None]
