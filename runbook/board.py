@@ -267,7 +267,9 @@ class Board:
         return [f"from here on with the settings of {line.get('file', 'another file')}"]
 
     def _closed(self, _: Line) -> list[str]:
-        return ["closed: nothing of this run is left on the hosts"]
+        from runbook import situation
+
+        return [situation.closed(self.past)]
 
     def _other(self, line: Line) -> list[str]:
         plain = ("seq", "at", "epoch", "event", "prev")

@@ -330,17 +330,17 @@ def report(run: str | None, output: str) -> None:
 
 @cli.command()
 @RUN
-@click.option("--accept", is_flag=True, help="Accept a run that was restored but not verified.")
+@click.option("--accept", is_flag=True, help="Accept it as it is: not verified, or without hosts that are gone.")
 @YES
 @OUTPUT
 def finish(run: str | None, accept: bool, yes: bool, output: str) -> None:
     """Remove what a run left on the hosts, the kept old data included; there is no rollback afterwards."""
-    from runbook import choice, commands
+    from runbook import choice, commands, situation
 
     found = choice.find(run, "finish")
     confirm = _confirm(yes, f"runbook finish {found.id}{' --accept' if accept else ''}")
     past, word = commands.finish(found, accept, confirm, _progress(output))
-    _ended(past, word, output, "closed: nothing of this run is left on the hosts")
+    _ended(past, word, output, situation.closed(past))
 
 
 cli.add_command(lab)

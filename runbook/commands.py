@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runbook import __version__, findings, runs, situation
+from runbook import __version__, findings, judging, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.connecting import hosts_of, missing_files
-from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
+from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, closing
 from runbook.plan import Plan, Ssh
 from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
@@ -36,9 +36,11 @@ def kubeadm() -> Procedure:
     """The procedure for kubeadm's control planes, the only one so far."""
     from runbook.procedure import Procedure
     from runbook.procedures import kubeadm
-    from runbook.procedures.byhand import by_hand
+    from runbook.procedures.byhand import by_hand, put_back
+    from runbook.procedures.data import kept
 
-    return Procedure(kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep, by_hand)
+    words = kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep
+    return Procedure(*words, by_hand, kept, put_back)
 
 
 # validate.
@@ -74,6 +76,7 @@ def _polite_end() -> Iterator[None]:
 
 def _work(
     run: runs.Run,
+    journal: Journal,
     plan: Plan,
     bound: Binding,
     command: str,
@@ -81,7 +84,10 @@ def _work(
     work: Callable[[Engine, Journal], None],
     without: Sequence[str] = (),
 ) -> Replay:
-    """One life of the engine on a run, with everything around it: lock, epoch, connections, view, interrupts."""
+    """One life of the engine on a run, with everything around it: epoch, connections, view, interrupts.
+
+    The journal is held, and what it says was judged under that same lock.
+    """
     from runbook import log
     from runbook.asking import RealClock
     from runbook.debts import declare
@@ -89,7 +95,7 @@ def _work(
     from runbook.progress import Watched
 
     procedure = kubeadm()
-    with run.locked() as journal, _polite_end():
+    with _polite_end():
         journal.epoch += 1
         journal.listener = progress
         progress.start(plan, procedure.steps, run.id, journal.lines, bound)
@@ -138,7 +144,8 @@ def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
     past = replay(journal.lines)
     if past.state in ("planned", "preparing", "outage", "verifying"):
-        journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
+        with contextlib.suppress(Halted):  # a full disk: the run can be resumed without that line too
+            journal.append("state", {"from": past.state, "to": "halted", "why": "interrupted"})
         past = replay(journal.lines)
     return Interrupted(
         "interrupted: what was begun on the hosts goes on there by itself", **situation.describe(past, run.id)
@@ -181,30 +188,28 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, w
         "workers": [w.name for w in plan.workers],
     }
     run = runs.create(bound.run, plan.text, header)
-    return _work(run, plan, bound, "run", progress, lambda engine, _: engine.forward(), without)
+    with run.locked() as journal:
+        return _work(run, journal, plan, bound, "run", progress, lambda engine, _: engine.forward(), without)
 
 
 def resume(
     run: runs.Run, plan_file: Path | None, progress: Progress, without: Sequence[str] = ()
 ) -> tuple[Replay, str]:
     """Go on with a run; the replayed state, and a word where there was nothing to do."""
-    past = run.replay()
-    if (past.state == "complete" and not past.absent) or (past.closed and past.accepted):
-        return past, "this run is complete and owes nothing"
-    if past.state == "rolled-back":
-        was = "was refused" if past.refused else "was rolled back"
-        raise UsageError(f"{run.id} {was}: there is nothing to resume", **situation.describe(past, run.id))
-    same_version(past, run)
-    plan, bound = bound_plan(run, past, settings=plan_file is None)
-    if plan_file:
-        plan = newer_settings(plan, plan_file)
 
     def work(engine: Engine, journal: Journal) -> None:
         if plan_file:
             keep_settings(run, plan_file, journal)
         _go_on(engine, journal)
 
-    return _work(run, plan, bound, "resume", progress, work, without), ""
+    with run.locked() as journal:
+        past = replay(journal.lines)
+        if word := judging.resume(past, run.id):
+            return past, word
+        plan, bound = bound_plan(run, past, settings=plan_file is None)
+        if plan_file:
+            plan = newer_settings(plan, plan_file)
+        return _work(run, journal, plan, bound, "resume", progress, work, without), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:
@@ -217,92 +222,55 @@ def _go_on(engine: Engine, journal: Journal) -> None:
     engine.forward()
 
 
-def same_version(past: Replay, run: runs.Run) -> None:
-    """A run is finished by the program that began it. Raises UsageError."""
-    if not past.header:
-        raise UsageError(
-            f"the journal of {run.id} has no first line: nothing was ever begun",
-            true="nothing was changed on any host by it",
-            means="there is nothing to go on with, nor to take back",
-            next=("runbook runs",),
-        )
-    begun = past.header.get("version")
-    if begun != __version__:
-        raise UsageError(
-            f"this run was begun by runbook {begun}; this is runbook {__version__}",
-            true="nothing was changed just now",
-            means="another version may do the steps in another way than was previewed",
-            next=(f"pip install runbook=={begun}",),
-        )
-
-
 def rollback(run: runs.Run, discard: bool, progress: Progress, without: Sequence[str] = ()) -> tuple[Replay, str]:
     """Put the old data, manifests and services back."""
-    past = run.replay()
-    if past.state == "rolled-back" and not (past.absent and not past.closed):
-        was = "was refused, with nothing changed" if past.refused else "has already been rolled back"
-        return past, f"this run {was}"
-    if past.finishing:
-        raise UsageError(
-            f"`runbook finish` has begun to remove what {run.id} left: nothing can be rolled back any more",
-            **situation.describe(past, run.id),
-        )
-    same_version(past, run)
-    if past.begun("StartApiServers") and not discard:
-        sentences = situation.describe(past, run.id)
-        back = [command for command in sentences["next"] if " rollback " in command]
-        other = [command for command in sentences["next"] if command not in back and " report " not in command]
-        sentences["next"] = (*back, *other)
-        raise UsageError(
-            "the restored API servers were started: what was written since is thrown away by a rollback, "
-            "so it needs --discard-writes; nothing was changed just now",
-            **sentences,
-        )
-    plan, bound = bound_plan(run, past)
 
     def work(engine: Engine, journal: Journal) -> None:
         if discard:
             journal.append("consent", {"text": "--discard-writes: what the restored cluster was told is thrown away"})
         engine.backward("asked for by the responder")
 
-    return _work(run, plan, bound, "rollback", progress, work, without), ""
+    with run.locked() as journal:
+        past = replay(journal.lines)
+        if word := judging.rollback(past, run.id, discard=discard):
+            return past, word
+        plan, bound = bound_plan(run, past)
+        return _work(run, journal, plan, bound, "rollback", progress, work, without), ""
 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
-    """Remove what the run left on the hosts."""
-    past = run.replay()
-    if past.closed:
-        return past, "this run has already been closed"
-    served = past.state == "halted" and past.halted_from == "verifying"
-    allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
-    if past.state not in allowed and not past.finishing and not (accept and served):
-        hint = "; accept it as it is with --accept" if past.state == "unverified" or served else ""
-        raise UsageError(
-            f"{run.id} is {past.state}: finish follows a complete run or a rollback{hint}; nothing was removed",
-            **situation.describe(past, run.id),
-        )
-    if past.absent and not accept and not past.finishing:
-        sentences = situation.describe(past, run.id)
-        sentences["next"] = (situation.owing(past, run.id), f"runbook finish {run.id} --accept")
-        raise UsageError(
-            f"{run.id} still owes {', '.join(past.absent)} its steps: with the run's directory its way back is gone",
-            **sentences,
-        )
-    same_version(past, run)
-    plan, bound = bound_plan(run, past)
-    names = ", ".join(n.name for n in plan.nodes if n.name not in past.absent)
-    kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
-    confirm(
-        f"Remove {kept}, the snapshot copies and the run's directory from {names}? There is no way back after this."
-    )
+    """Remove what the run left on the hosts.
+
+    A person is asked while nobody holds the run: a question that is left open keeps nobody from rolling back. So what
+    was judged before it counts only as long as the journal has not grown since.
+    """
+    with run.locked() as journal:
+        asked = journal.lines[-1:]
+        past = replay(journal.lines)
+        if word := judging.finish(past, run.id, accept=accept):
+            return past, word
+        plan, _ = bound_plan(run, past)
+    confirm(_question(plan, past))
 
     def work(engine: Engine, journal: Journal) -> None:
-        if past.state in ("unverified", "halted"):
-            journal.append("accepted", {"text": "finish --accept"})
+        if accept and (past.absent or past.state in ("unverified", "halted")):
+            without = {"hosts": list(past.absent)} if past.absent else {}
+            journal.append("accepted", {"text": "finish --accept", **without})
         engine.lock.not_anothers()  # what another run is restoring beside must not lose its way back
-        engine.sweep()
+        engine.sweep(accept=accept)
 
-    return _work(run, plan, bound, "finish", progress, work), ""
+    with run.locked() as journal:
+        past = replay(journal.lines)
+        if journal.lines[-1:] != asked:
+            raise judging.moved_on(past, run.id)
+        plan, bound = bound_plan(run, past)
+        return _work(run, journal, plan, bound, "finish", progress, work), ""
+
+
+def _question(plan: Plan, past: Replay) -> str:
+    names = ", ".join(n.name for n in plan.nodes if n.name not in past.absent)
+    kept = "the discarded restored data" if past.state == "rolled-back" else "the old data"
+    return f"Remove {kept}, the snapshot copies and the run's directory from {names}? There is no way back after this."
 
 
 # adopt.

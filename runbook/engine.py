@@ -24,7 +24,7 @@ from runbook.lifecycle import FINISHED, RunState, StepRun, Verdict, Views
 from runbook.plan import Plan
 from runbook.procedure import Procedure
 from runbook.replay import PREPARING_FAILED, replay
-from runbook.step import Binding, Phase, Scope, Target
+from runbook.step import Binding, Phase, Result, Scope, Target
 from runbook.transport import RunHosts
 
 ENDS = ("complete", "halted", "unverified", "rolled-back", "stuck")
@@ -149,7 +149,10 @@ class Engine:
         held |= {h: v.saw for s in self.steps for h, v in s.views.items() if "names another run" in v.saw}
         self.backward(f"{PREPARING_FAILED}: {why}")
         after = self._situation()
-        removed = "; what had been prepared was removed again" if self.lock.begun else ""
+        past = replay(self.journal.lines)
+        but = ", ".join(name for name in past.absent if past.holds(name))
+        but = f", but for {but}, which is absent" if but else ""
+        removed = f"; what had been prepared was removed again{but}" if self.lock.begun else ""
         after["true"] = f"no host is changed{removed}"
         if held:  # another run's outage explains all else that was found
             raise by_another(self.hosts, self.hands.nodes, held, true=after["true"], again=after["next"][0])
@@ -160,21 +163,30 @@ class Engine:
     def may_roll_back(self, nodes: Sequence[Target]) -> None:
         """Asked each time before anything is undone: raises Refused where a host says no, Halted where one is silent.
 
-        A host that does not answer may hold a later run's data: nothing is undone on a guess.
+        A host that does not answer may hold a later run's data: nothing is undone on a guess. Where all that is amiss
+        is old data that is not where it was put, a person can mend that: Halted, with what to type there.
         """
         views = ask_once(self.hosts, {n.name: self.procedure.may_roll_back(n) for n in nodes})
-        for verdict, kind in ((Verdict.NO, Refused), (Verdict.UNKNOWN, Halted)):
+        noes = [n for n in nodes if views[n.name].verdict is Verdict.NO]
+        kept = ask_once(self.hosts, {n.name: self.procedure.kept(n) for n in noes})
+        gone = [n for n in noes if kept[n.name] == views[n.name]]  # what was told is just that, and nothing before it
+        card = [line for n in gone for line in (f"as root on {n.name}:", *self.procedure.put_back(n))]
+        mendable = len(gone) == len(noes)
+        for verdict, kind in ((Verdict.NO, Halted if mendable else Refused), (Verdict.UNKNOWN, Halted)):
             seen = {host: view for host, view in views.items() if view.verdict is verdict}
             if seen:
+                past, lost = replay(self.journal.lines), [n.name for n in gone] if mendable else []
                 raise kind(
                     f"{self.bound.run} cannot be rolled back now: {situation.objections(seen)}",
-                    **situation.not_back(replay(self.journal.lines), self.bound.run, seen),
+                    **situation.not_back(past, self.bound.run, seen, lost),
+                    by_hand=card if lost else (),
                 )
 
     def backward(self, why: str) -> None:
         """Undo every step that has begun, the last first; returns when all are undone. Raises Halted."""
         if self.run.state == "rolled-back":
             self._pay_debts(patient=False, back=True)
+            self._tidy()
             return
         self.lock.not_anothers()
         if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
@@ -195,10 +207,20 @@ class Engine:
                 self.run.go("stick", reason)
                 card = self._by_hand(current)
                 raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views), by_hand=card)
-        if not any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps):
-            self.sweep()
+        self._tidy()
         self.run.go("undone")
         self._pay_debts(patient=True, back=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Where nothing had been stopped, nothing is kept: the run is removed at once, and closed.
+
+        Not while an absent node still holds its part of it, a lock at least, which it gives back by this journal.
+        """
+        past = replay(self.journal.lines)
+        served = any(s.step.phase is Phase.OUTAGE and s.state == "UNDONE" for s in self.steps)
+        if not (served or past.closed or any(past.holds(name) for name in past.absent)):
+            self.sweep()
 
     def _by_hand(self, current: StepRun) -> list[str]:
         """The manual card of each host that does not say yes; preparing can be undone by nothing but a rollback."""
@@ -208,24 +230,33 @@ class Engine:
 
     # The end.
 
-    def sweep(self) -> None:
+    def sweep(self, *, accept: bool = False) -> None:
         """Remove what the run left on the hosts: its directory and its hidden children. Raises Halted.
 
-        From the first removal on there is no way back, and the journal says so before it.
+        From the first removal on there is no way back, and the journal says so before it. ``accept``: a host that does
+        not answer is taken for gone, and the run is closed without it.
         """
+        past = replay(self.journal.lines)
         self.journal.append("finishing")
-        if self.lock.begun:
-            targets = {n.name: n for n in (*self.hands.nodes, *self._touched_workers())}
-            settled = self.hands.claim(list(targets), self.plan.timeouts.restore)
-            todo = {h: self.procedure.sweep(n) for h, n in targets.items() if settled[h].ok}
-            results = settled | self.hands.carry_out(self.procedure.lock, todo, "sweep")
-            left = {
-                host: result.tail() or f"exit code {result.code}" for host, result in results.items() if not result.ok
-            }
-            if left:
-                shown = "; ".join(together(left.items()))
-                raise Halted(f"not everything could be removed: {shown}", **self._situation())
-        self.journal.append("closed")
+        results = self._removed() if self.lock.begun else {}
+        left = {host: result.tail() or f"exit code {result.code}" for host, result in results.items() if not result.ok}
+        silent = [host for host in left if results[host].unknown]
+        if left and not (accept and len(silent) == len(left)):
+            after = self._situation()
+            if len(silent) == len(left):
+                after["next"] = (*after["next"], situation.closing_without(self.bound.run, silent))
+            raise Halted(f"not everything could be removed: {'; '.join(together(left.items()))}", **after)
+        without = {name: "absent" for name in past.absent if past.holds(name)} | left
+        self.journal.append("closed", {"without": without} if without else {})
+
+    def _removed(self) -> dict[str, Result]:
+        """Each host's answer, once nothing of the run is at work there any more. Who has come back takes part."""
+        absent = replay(self.journal.lines).absent
+        nodes = [Target(self.plan, self.bound, n) for n in self.plan.nodes if n.name not in absent]
+        targets = {n.name: n for n in (*nodes, *self._touched_workers())}
+        settled = self.hands.claim(list(targets), self.plan.timeouts.restore)
+        todo = {h: self.procedure.sweep(n) for h, n in targets.items() if settled[h].ok}
+        return settled | self.hands.carry_out(self.procedure.lock, todo, "sweep")
 
     def _touched_workers(self) -> Sequence[Target]:
         begun = any(s.step.on is Scope.WORKERS and s.state != "PENDING" for s in self.steps)

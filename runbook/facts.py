@@ -90,7 +90,9 @@ def gather(lines: Sequence[Line], past: Replay) -> dict[str, Fact]:
         elif line["event"] in ("begin", "end") and line.get("host"):
             _take_action(line, facts.setdefault(line["host"], Fact()), TAKEN_BACK if undoing else BEGUN)
     if past.closed and lines:
-        return {host: Fact("nothing of this run is left here", at=lines[-1]["at"]) for host in facts}
+        swept = Fact("nothing of this run is left here", at=lines[-1]["at"])
+        kept = "the run was closed without it ({why}): what the run left here is here still"
+        return {h: Fact(kept.format(why=past.left[h]), at=f.at) if h in past.left else swept for h, f in facts.items()}
     return facts
 
 

@@ -90,22 +90,22 @@ def by_another(hosts: Hosts, nodes: Sequence[Target], saw: Mapping[str, str], *,
             # The newest sign of life counts: a run may be waiting for one host, and at work on another.
             who = min((found[h] for h in names), key=lambda f: f.ago if f.ago is not None else float("inf"))
             told.append(f"another run holds {', '.join(names)}: {described(who)}")
-            next_ += _advice(who, next(n for n in concerned if n.name in names))
+            next_ += _advice(who, [n for n in concerned if n.name in names])
         else:
             told += [f"{host} is locked: {saw[host]}" for host in names]
             next_ += [_removal(n) for n in concerned if n.name in names and n.name in found]
     return Held("; ".join(told), true=true, means=MEANS, next=(*next_, *([again] if again else [])))
 
 
-def _advice(who: Holder, n: Target) -> list[str]:
-    """What to type about a run that holds this host: here, where this machine knows it; else there, or take it over."""
+def _advice(who: Holder, nodes: Sequence[Target]) -> list[str]:
+    """What to type about a run that holds these hosts: here, where it is known; else there, or to take it over."""
     from runbook import runs, situation
     from runbook.errors import RunbookError
 
     mine = next((r for r in runs.all_runs() if r.id == who.run), None)
     if mine is None:
         ask = f"ask {who.holder or 'around'}; on that machine: runbook status {who.run}"
-        return [ask, f"{adoption(n, who.run)}{NOTE}only where that machine is lost: takes its run over here"]
+        return [ask, f"{adoption(nodes[0], who.run)}{NOTE}only where that machine is lost: takes its run over here"]
     status = f"runbook status {who.run}"
     engine = mine.engine()
     if engine:
@@ -114,6 +114,8 @@ def _advice(who: Holder, n: Target) -> list[str]:
         past = mine.replay()
     except RunbookError:  # damaged: `status` tells how
         return [status]
+    if past.closed:
+        return [*(_removal(n, "that run is closed, and left its lock there") for n in nodes), status]
     return [status, *(c for c in situation.advice(past, who.run) if " report " not in c)]
 
 
@@ -125,8 +127,8 @@ def adoption(n: Target, run: str) -> str:
     return shlex.join(words)
 
 
-def _removal(n: Target) -> str:
-    """For a lock that was read and names no run: nothing but a person can say whose it is."""
+def _removal(n: Target, why: str = "only once you know who made it") -> str:
+    """For a lock that no command gives back: it names a closed run, or none, so that a person must say whose it is."""
     from runbook.checks.words import on
 
-    return f"{on(n.place, 'rm', LOCK)}{NOTE}only once you know who made it"
+    return f"{on(n.place, 'rm', LOCK)}{NOTE}{why}"

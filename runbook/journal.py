@@ -16,11 +16,18 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runbook.errors import NOTE, Halted
+from runbook.log import redact
 
 ZEROS = "0" * 64
+NAMES = ("run", "plan", "nodes", "workers", "hosts", "joining", "key", "check")
+PLACES = ("plan_file", "plan_base", "file", "base", "holder", "owner", "version")
+SUMS = ("plan_digest", "plan_sha256", "snapshot_sha256", "etcdctl_sha256", "etcdutl_sha256", "preview_digest")
+EXACT = frozenset((*NAMES, *PLACES, *SUMS, "from", "to", "trigger", "severity"))
+"""What the program reads back by these keys: its own words, names of hosts, paths and sums. All else may be anybody's
+text, and is kept without what looks like a secret."""
 Line = dict[str, Any]
 
 
@@ -36,6 +43,21 @@ def now() -> str:
 def sha(raw: bytes) -> str:
     """SHA-256 of one line, without its newline."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def without_secrets(fields: Mapping[str, object]) -> Line:
+    """The fields of a line, with every text that is not the program's own redacted, at every depth."""
+    return {key: value if key in EXACT else _redacted(value) for key, value in fields.items()}
+
+
+def _redacted(value: object) -> object:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
+    return value
 
 
 def read(path: Path) -> tuple[list[Line], int]:
@@ -107,6 +129,14 @@ def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
     )
 
 
+class _End(NamedTuple):
+    """Where the file ends: lines, bytes, all of them safe, and the sum of the last line. All change at once, or not."""
+
+    lines: int
+    size: int
+    prev: str
+
+
 class Journal:
     """One run's journal, open for appending. Use by one process only: ``runbook.runs`` holds the lock."""
 
@@ -114,67 +144,84 @@ class Journal:
         self.path = path
         self.listener: Callable[[Line], None] = lambda _: None
         """Told of each line once it is safe on the disk; what a person sees is made from this."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # interrupted with it in hand, the same thread must be able to write that down
         self.lines: list[Line] = []
-        self._prev, self._size = ZEROS, 0
+        size, prev = 0, ZEROS
         if path.exists():
-            self.lines, self._size = read(path)
+            self.lines, size = read(path)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._fd, self._size)
-        os.lseek(self._fd, self._size, os.SEEK_SET)
+        os.ftruncate(self._fd, size)
         if self.lines:
-            with path.open("rb") as file:
-                self._prev = sha(file.read(self._size).rstrip(b"\n").rsplit(b"\n", 1)[-1])
+            prev = sha(os.pread(self._fd, size, 0).rstrip(b"\n").rsplit(b"\n", 1)[-1])
+        self._end = _End(len(self.lines), size, prev)
         self.epoch = max((int(line["epoch"]) for line in self.lines), default=0)
         _sync_directory(path.parent)
 
     def append(self, event: str, fields: Mapping[str, object] | None = None, *, step: str = "", host: str = "") -> Line:
-        """Write one line and fsync it; raises Halted, with the file as it was, where that fails."""
+        """Write one line, without the secrets in it, and fsync it.
+
+        Raises Halted, with the file as it was, where that fails. What else may be raised in the middle of it, which is
+        Ctrl-C, finds the line whole on the disk, or nothing of it: what it tells of may have been done already.
+        """
         with self._mutex:
-            line: Line = {"seq": len(self.lines) + 1, "at": now(), "epoch": self.epoch, "event": event}
+            end = self._end
+            line: Line = {"seq": end.lines + 1, "at": now(), "epoch": self.epoch, "event": event}
             line |= {key: value for key, value in (("step", step), ("host", host)) if value}
-            line |= fields or {}
-            line["prev"] = self._prev
+            line |= without_secrets(fields or {})
+            line["prev"] = end.prev
             raw = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
-            self._write(raw + b"\n")
-            self._prev, self._size = sha(raw), self._size + len(raw) + 1
-            self.lines.append(line)
+            try:
+                self._put(line, raw, end)
+            except Halted:
+                raise
+            except BaseException:
+                self._put(line, raw, end)
+                raise
             self.listener(line)
             return line
 
-    def _write(self, raw: bytes) -> None:
+    def _put(self, line: Line, raw: bytes, end: _End) -> None:
+        """The line behind that end, in the file and here. It may be done again, from wherever it was broken off."""
         try:
-            view = memoryview(raw)
+            os.ftruncate(self._fd, end.size)  # what a broken attempt left would stand before the line
+            os.lseek(self._fd, end.size, os.SEEK_SET)
+            view = memoryview(raw + b"\n")
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-                os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise Halted(
-                f"{self.path}: the journal cannot be written: {error.strerror}; make room, or mend the disk",
-                true="the change that this line announces was not begun",
-                means="without a journal nothing can be resumed, so nothing more is done",
-                next=(
-                    f"df -h {shlex.quote(str(self.path.parent))}",
-                    f"runbook resume {self.path.parent.name}{NOTE}once there is room",
-                ),
-            ) from error
+                os.ftruncate(self._fd, end.size)
+            raise self._unwritable(error) from error
+        self.lines[end.lines :] = [line]
+        self._end = _End(end.lines + 1, end.size + len(raw) + 1, sha(raw))
+
+    def _unwritable(self, error: OSError) -> Halted:
+        return Halted(
+            f"{self.path}: the journal cannot be written: {error.strerror}; make room, or mend the disk",
+            true="the change that this line announces was not begun",
+            means="without a journal nothing can be resumed, so nothing more is done",
+            next=(
+                f"df -h {shlex.quote(str(self.path.parent))}",
+                f"runbook resume {self.path.parent.name}{NOTE}once there is room",
+            ),
+        )
 
     @property
     def size(self) -> int:
         """Bytes, all of them safe on this disk."""
-        return self._size
+        return self._end.size
 
     def tail(self, offset: int) -> bytes:
         """What was written from this byte on: whole lines, all of them safe on this disk."""
         with self._mutex:
-            return os.pread(self._fd, self._size - offset, offset)
+            return os.pread(self._fd, self._end.size - offset, offset)
 
     def close(self) -> None:
-        """Give the file back."""
-        os.close(self._fd)
+        """Give the file back. A thread that comes late finds it closed, and never another file under its number."""
+        with self._mutex:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:

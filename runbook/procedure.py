@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runbook.procedures import scripts
-from runbook.step import Action, Command, Probe, Step, Target, Upload
+from runbook.step import NOTHING, Action, Command, Probe, Step, Target, Upload
 
 SCRIPTS = {text: name for name, text in vars(scripts).items() if name.isupper() and isinstance(text, str)}
 """The names of the procedure's shell texts, by text."""
@@ -14,11 +14,12 @@ SCRIPTS = {text: name for name, text in vars(scripts).items() if name.isupper() 
 
 @dataclass(frozen=True)
 class Procedure:
-    """A distribution's procedure: its steps, and the four things around them.
+    """A distribution's procedure: its steps, and the things around them.
 
     ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
     anything is undone; ``sweep`` is what ``finish`` removes; ``by_hand`` is what a person types on a host where a
-    rollback cannot go on.
+    rollback cannot go on. ``kept`` is the part of ``may_roll_back`` that a person can mend: the old data is where it
+    was put; ``put_back`` is what that person types.
     """
 
     steps: tuple[Step, ...]
@@ -26,6 +27,8 @@ class Procedure:
     may_roll_back: Callable[[Target], Probe]
     sweep: Callable[[Target], Sequence[Command]]
     by_hand: Callable[[Target], Sequence[str]] = lambda _: ()
+    kept: Callable[[Target], Probe] = lambda _: NOTHING
+    put_back: Callable[[Target], Sequence[str]] = lambda _: ()
 
 
 def words(action: Action) -> str:

@@ -12,6 +12,9 @@ from runbook.journal import Line
 STOPS_FIRST, SERVES_AGAIN, OLD_SERVES_AGAIN = "StopControllers", "StartApiServers", "StopApiServers"
 """The outage begins with the first manifest parked, and ends when the last API server is ready (new, or old again)."""
 
+LOCKS_FIRST = "LockHosts"
+"""The first step that leaves anything on a host."""
+
 PREPARING_FAILED = "preparing failed"
 """How the reason begins of a rollback that nobody asked for."""
 
@@ -33,6 +36,8 @@ class Replay:
     accepted: bool = False
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     """The nodes that the run goes on without, and the state of each step on each of them: what they are owed."""
+    left: dict[str, str] = field(default_factory=dict)
+    """The hosts without which the run was closed, and why: what it left there is there still."""
     owners: tuple[str, ...] = ()
     """The words of all engines that worked on this journal: what they claimed, a later one may claim again."""
     settings_base: str = ""
@@ -72,6 +77,10 @@ class Replay:
     def begun(self, step: str) -> bool:
         """Whether the step was ever begun: it acted, or may have."""
         return self.steps.get(step, "PENDING") not in ("PENDING", "BLOCKED")
+
+    def holds(self, absent: str) -> bool:
+        """Whether an absent node may hold something of the run: its lock, at least, was asked of it."""
+        return self.absent[absent].get(LOCKS_FIRST, "PENDING") not in ("PENDING", "BLOCKED")
 
     @property
     def current(self) -> str:
@@ -114,6 +123,7 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.settings_base = line["base"]
         elif event == "closed":
             past.closed = True
+            past.left = dict(line.get("without") or {})
         elif event == "accepted":
             past.accepted = True
     return past

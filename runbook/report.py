@@ -176,7 +176,9 @@ def proof(lines: Sequence[Line], plan: Plan | None = None) -> dict[str, Any] | N
 
 def remains(past: Replay, plan: Plan | None) -> list[str]:
     """What the run left on the hosts, until ``finish``."""
-    if past.closed or not past.begun("LockHosts"):
+    if past.closed:
+        return [f"on {host}, without which the run was closed: all that it had left there" for host in past.left]
+    if not past.begun("LockHosts"):
         return []
     run = past.run
     places = sorted({d for n in plan.nodes for d in (n.paths.data_dir, n.paths.wal_dir) if d}) if plan else []

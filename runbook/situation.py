@@ -27,19 +27,37 @@ def describe(past: Replay, run: str, views: Mapping[str, View] | None = None) ->
     return {"true": _true(past, views or {}), "means": meaning(past), "next": advice(past, run)}
 
 
-def not_back(past: Replay, run: str, views: Mapping[str, View]) -> Sentences:
-    """The sentences where a rollback may not begin: a host says no, or does not answer."""
+def not_back(past: Replay, run: str, views: Mapping[str, View], lost: Sequence[str] = ()) -> Sentences:
+    """The sentences where a rollback may not begin: a host says no, is silent, or has ``lost`` its old data."""
     silent = [host for host, view in views.items() if view.verdict is Verdict.UNKNOWN]
     means = (
         "a host that does not answer may hold a later run's data: nothing is undone on a guess, and the run waits"
         if silent
+        else f"{', '.join(lost)} would get stuck half-way, with the others on their old data: the run waits"
+        if lost
         else "going back from here would throw away what somebody else put there, or get stuck half-way"
     )
     again, later = bare(back(past, run)), [f"runbook runs{NOTE}a later run whose data is in place is rolled back first"]
     if silent:
         later = [f"{again}{NOTE}once {', '.join(silent)} answers again", *_without(past, again, silent)]
+    elif lost:
+        later = [f"{again}{NOTE}once the old data is there again on {', '.join(lost)}"]
+        later += _without(past, again, lost, "where it is lost for good: only the others go back")
     true = f"nothing was changed just now\n{_true(past, views)}"
     return {"true": true, "means": means, "next": (*later, f"runbook status {run}")}
+
+
+def closing_without(run: str, silent: Sequence[str]) -> str:
+    """The command that closes a run although hosts of it do not answer."""
+    its = "it is" if len(silent) == 1 else "they are"
+    return f"runbook finish {run} --accept{NOTE}closes the run without {', '.join(silent)}, if {its} gone for good"
+
+
+def closed(past: Replay) -> str:
+    """How a run was closed."""
+    if past.left:
+        return f"closed without {', '.join(past.left)}: what the run left there is there still"
+    return "closed: nothing of this run is left on the hosts"
 
 
 def objections(views: Mapping[str, View]) -> str:
@@ -105,7 +123,8 @@ def meaning(past: Replay) -> str:
     """What it means for the cluster."""
     ended = _ended(past)
     if ended:
-        return "; ".join([ended, *owed(past)[:1]])
+        left = [f"what the run left on {', '.join(past.left)} is there still"] if past.left else []
+        return "; ".join([ended, *left, *owed(past)[:1]])
     if not _stopped(past, "StopControllers"):
         said = ["the old cluster is as it was: nothing of it was stopped"]
     else:
@@ -128,7 +147,8 @@ def _ended(past: Replay) -> str:
         removed = "; what had been prepared was removed again" if prepared else ""
         return f"nothing was changed: the old cluster is as this run found it{removed}"
     if past.closed and served:
-        return "the restored cluster serves; nothing of the run is left on the hosts, so there is no way back"
+        others = "the other hosts" if past.left else "the hosts"
+        return f"the restored cluster serves; nothing of the run is left on {others}, so there is no way back"
     if past.finishing and served:
         return (
             "the restored cluster serves; the removal of the old data has begun on some hosts and not ended on all: "
@@ -183,7 +203,7 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
         return _anew(past)
     if past.closed:
         return (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
-    if past.finishing:
+    if past.finishing and past.state != "rolling-back":  # there it is the rollback's own
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
     if past.absent and past.state in ("complete", "rolled-back"):
         gives = f"once {', '.join(past.absent)} is back: it gets the steps that it is owed"
@@ -232,12 +252,17 @@ def _forward(past: Replay, run: str) -> tuple[str, ...]:
     return f"runbook resume {run}{NOTE}{on}", *other, back(past, run)
 
 
-def _without(past: Replay, command: str, silent: Sequence[str]) -> list[str]:
+def _without(
+    past: Replay,
+    command: str,
+    silent: Sequence[str],
+    why: str = "where it will not come back soon: it is owed its steps",
+) -> list[str]:
     """The same command without these hosts, where they are a minority."""
     if len({*silent, *past.absent}) > (len(past.header.get("nodes", ())) - 1) // 2:
         return []
     names = " ".join(f"--without {name}" for name in silent)
-    return [f"{command} {names}{NOTE}where it will not come back soon: it is owed its steps"]
+    return [f"{command} {names}{NOTE}{why}"]
 
 
 def _with_plan(past: Replay, run: str, when: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, TypeVar
 
+from runbook.log import redact
 from runbook.plan import Node, Plan, Worker
 from runbook.step import Binding, Command, Result, Target
 
@@ -36,7 +37,8 @@ class Severity(StrEnum):
 class Finding:
     """One answer of one check on one host (``host`` "" where it is about the whole plan or the responder's machine).
 
-    ``saw`` says what was found and compared, ``do`` what the responder should do; "" where all is well.
+    ``saw`` says what was found and compared, ``do`` what the responder should do; "" where all is well. What was found
+    may be another program's words, and is kept without the secrets in it.
     """
 
     check: str
@@ -44,6 +46,9 @@ class Finding:
     severity: Severity
     saw: str
     do: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "saw", redact(self.saw))
 
 
 Answers = Mapping[str, tuple[Result, ...]]

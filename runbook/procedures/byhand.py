@@ -55,3 +55,15 @@ def _data_back(n: Target) -> Sequence[str]:
         *(f"  {line}" for line in back),
         "sync)",
     ]
+
+
+def put_back(n: Target) -> Sequence[str]:
+    """The old data, which somebody moved away, back to where the run had put it aside; the rollback does the rest."""
+    data, run = shlex.quote(n.node.paths.data_dir), n.bound.run
+    old = f"{data}/.{run}.old"
+    return [
+        f"find / {data} -xdev -type d -path '*/member/snap'   # where is it? {data}/member is the restored data",
+        f"mkdir -p -m 700 {old}",
+        f"mv -T /WHERE/IT/IS/member {old}/member   # or, from a backup of this host: cp -aT",
+        f"sync -f {old}",
+    ]

@@ -28,6 +28,7 @@ class Node:
     synced: bool = True
     changed: int = 0
     inode: int = field(default_factory=itertools.count(1).__next__)
+    birth: int = field(default_factory=itertools.count(1_775_000_000).__next__)
 
 
 @dataclass(slots=True)
@@ -296,13 +297,13 @@ class Files:
         return code
 
     def _stat(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        """``stat -c %i -- PATH``."""
+        """``stat -c '%i %W' -- PATH``."""
         yield from ()
         node = self.nodes.get(argv[-1])
         if node is None:
             err.append(f"stat: cannot statx '{argv[-1]}': No such file or directory\n")
             return 1
-        out.append(f"{node.inode}\n")
+        out.append(argv[2].replace("%i", str(node.inode)).replace("%W", str(node.birth)) + "\n")
         return 0
 
     def _touch(self, argv: list[str], out: list[str], err: list[str]) -> Step:

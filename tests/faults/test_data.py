@@ -280,10 +280,12 @@ def test_the_old_directory_was_removed(row: Row) -> None:
     place = f"{DATA}/.{run_of(row)}.old/member"
     row.sh("m2", f"mv {place} /root/old-member")
     before = seen()
-    said = row.runbook("rollback", code=3)
+    said = row.runbook("rollback", code=4)
     assert f"m2: the old data that was at {place} is gone: put it back there" in said.stderr
+    assert "By hand:       as root on m2:\n" in said.stderr
+    assert f"mv -T /WHERE/IT/IS/member {place}" in said.stderr
     assert seen() == before
     row.sh("m2", f"mv /root/old-member {place}")
     row.runbook("rollback")
-    row.outcome = "refused, nothing changed, says what to do; put back: rolled back"
+    row.outcome = "halted, nothing changed, prints the manual card; put back: rolled back"
     row.rolled_back()

@@ -87,7 +87,7 @@ def test_a_crashed_host_is_silent_and_keeps_its_disk(lab: Lab) -> None:
     )
     key = lab.exec("m2", ["cat", "/etc/ssh/ssh_host_ed25519_key.pub"], check=True).stdout
     card = lab.exec("m2", ["cat", "/sys/class/net/eth0/address"], check=True).stdout
-    moved = "mkdir -p /root/a && mv -T /root/a /root/b && stat -c %i /root/b /var/lib/etcd/member"
+    moved = "mkdir -p /root/a && mv -T /root/a /root/b && stat -c '%i %W' /root/b /var/lib/etcd/member"
     numbers = lab.exec("m2", ["sh", "-c", moved], check=True).stdout
     lab.crash("m2")
     with pytest.raises(LabUsageError, match=r"m2 .* is down"):
@@ -101,8 +101,8 @@ def test_a_crashed_host_is_silent_and_keeps_its_disk(lab: Lab) -> None:
     assert lab.exec("m2", ["cat", "/etc/ssh/ssh_host_ed25519_key.pub"], check=True).stdout == key
     # with another card its neighbours would not find it before half a minute was over
     assert lab.exec("m2", ["cat", "/sys/class/net/eth0/address"], check=True).stdout == card
-    # by its inode a rollback knows the data that its run put in place
-    assert lab.exec("m2", ["stat", "-c", "%i", "/root/b", "/var/lib/etcd/member"], check=True).stdout == numbers
+    # by its inode and its birth time a rollback knows the data that its run put in place
+    assert lab.exec("m2", ["stat", "-c", "%i %W", "/root/b", "/var/lib/etcd/member"], check=True).stdout == numbers
     lab.wait_healthy(60)
     with pytest.raises(LabUsageError, match="runs already"):
         lab.boot("m2")

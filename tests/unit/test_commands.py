@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -423,3 +423,140 @@ def test_no_run_is_known(desk: Desk) -> None:
     typed = desk.type("status", code=2)
     assert "no run is known on this machine" in typed.err
     assert desk.type("runs").out.startswith("RUN")
+
+
+# What is judged is judged under the run's own lock.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("resume",), ("rollback",), ("rollback", "--discard-writes"), ("resume", "--plan", "x"), ("finish", "--yes")],
+)
+def test_while_the_first_engine_lives_every_other_command_ends_with_6(desk: Desk, words: tuple[str, ...]) -> None:
+    """Before anything else is said: what the journal says now may not be so in a moment."""
+    run = desk.restore()
+    with run.locked():
+        typed = desk.type(words[0], run.id, *words[1:], code=6)
+    assert "is being worked on by process " in typed.err
+    assert "--discard-writes" not in typed.err
+
+
+def confirmed(meanwhile: Callable[[], object]) -> Callable[[str], None]:
+    def confirm(_: str) -> None:
+        meanwhile()
+
+    return confirm
+
+
+def test_finish_removes_nothing_where_the_run_has_moved_since_its_question(desk: Desk) -> None:
+    """A rollback that got stuck, begun in another terminal while this one asked: the old data is all there is."""
+    from runbook import commands, progress
+    from runbook.errors import UsageError
+
+    run = desk.restore()
+
+    def meanwhile() -> None:
+        desk.silent = {"m2"}
+        desk.type("rollback", run.id, "--discard-writes", code=4)
+        desk.silent = set()
+
+    before = {name: host.tree() for name, host in desk.world.hosts.items()}
+    view = progress.Json(io.StringIO())
+    with pytest.raises(UsageError, match="has moved on since the question") as caught:
+        commands.finish(run, False, confirmed(meanwhile), view)
+    assert caught.value.next[0] == f"runbook status {run.id}"
+    assert "nothing was removed" in caught.value.true
+    assert {name: host.tree() for name, host in desk.world.hosts.items()} == before
+    assert not run.replay().finishing
+
+
+def test_finish_asks_without_holding_the_run(desk: Desk) -> None:
+    """A question that somebody forgot in a terminal keeps nobody from rolling back."""
+    from runbook import commands, progress
+
+    run, free = desk.restore(), []
+    commands.finish(run, False, confirmed(lambda: free.append(run.engine())), progress.Json(io.StringIO()))
+    assert free == [None]
+    assert run.replay().closed
+
+
+def absent_and_accepted(desk: Desk) -> runs.Run:
+    """A run that was complete without m3, accepted and closed; m3 is back."""
+    desk.silent = {"m3"}
+    run = desk.restore("--without", "m3")
+    desk.type("finish", run.id, "--accept", "--yes")
+    desk.silent = set()
+    return run
+
+
+def test_a_closed_run_is_not_resumed(desk: Desk) -> None:
+    """m3 was joined afresh, as the advice said: its etcd must not be stopped, nor old data swapped in."""
+    run = absent_and_accepted(desk)
+    assert run.replay().accepted
+    before = {name: host.tree() for name, host in desk.world.hosts.items()}
+    for words in (("resume", run.id), ("resume", run.id, "--without", "m3")):
+        assert "closed" in desk.type(*words).out
+    assert {name: host.tree() for name, host in desk.world.hosts.items()} == before
+
+
+def cannot_remove(desk: Desk, name: str) -> None:
+    """Its disk has become read-only, say."""
+
+    def refuse(argv: list[str], out: list[str], err: list[str]) -> Generator[None, None, int]:
+        err.append("rm: Input/output error\n")
+        return iter_code(1)
+
+    host = desk.world.hosts[name]
+    host.own_programs["rm"] = host.programs["rm"] = refuse
+
+
+def test_a_run_that_is_being_removed_is_not_resumed(desk: Desk) -> None:
+    """`finish --accept` of a run that was not verified, and got half-way: there is no data left to go on with."""
+    desk.findings["verify"].append(Finding("Nodes", "m1", Severity.BLOCKS, "2 of 3 nodes are ready", "wait"))
+    run = desk.restore(code=7)
+    cannot_remove(desk, "m2")
+    desk.type("finish", run.id, "--accept", "--yes", code=4)
+    before = {name: host.tree() for name, host in desk.world.hosts.items()}
+    typed = desk.type("resume", run.id, code=2)
+    assert "nothing can be resumed any more" in typed.err
+    assert typed.next[0].startswith(f"runbook finish {run.id}")
+    assert {name: host.tree() for name, host in desk.world.hosts.items()} == before
+
+
+def test_a_host_that_is_gone_for_good_keeps_no_run_open(desk: Desk) -> None:
+    run = desk.restore()
+    desk.silent = {"m3"}
+    typed = desk.type("finish", run.id, "--yes", code=4)
+    assert "not everything could be removed: m3: " in typed.err
+    assert typed.next[-1] == f"runbook finish {run.id} --accept   # closes the run without m3, if it is gone for good"
+    assert "resume" not in typed.err
+    assert "there is no way back" in desk.type("resume", run.id).out
+    typed = desk.type("finish", run.id, "--accept", "--yes")
+    assert "closed without m3: what the run left there is there still" in typed.out
+    past = run.replay()
+    assert past.closed
+    assert list(past.left) == ["m3"]
+    document = json.loads(desk.type("status", run.id, "--output", "json").out)
+    assert document["hosts"]["m1"] == "nothing of this run is left here"
+    assert "what the run left here is here still" in document["hosts"]["m3"]
+    assert desk.world.hosts["m3"].exists(f"/var/lib/etcd-runbook/{run.id}")
+
+
+def test_a_host_that_answers_and_cannot_be_swept_is_not_accepted(desk: Desk) -> None:
+    """It can be mended; only silence is taken for good."""
+    run = desk.restore()
+    cannot_remove(desk, "m2")
+    typed = desk.type("finish", run.id, "--accept", "--yes", code=4)
+    assert "m2: " in typed.err
+    assert not run.replay().closed
+
+
+def test_the_lock_that_a_closed_run_left_is_told_with_its_removal(desk: Desk) -> None:
+    run = desk.restore()
+    desk.silent = {"m3"}
+    desk.type("finish", run.id, "--yes", "--accept")
+    desk.silent = set()
+    lock(desk, "m3", text=held(run))
+    desk.findings["preflight"].append(Finding("Locks", "m3", Severity.HELD, "held", "ask"))
+    typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
+    assert typed.next[0].endswith(f" root@10.0.1.12 rm {LOCK}   # that run is closed, and left its lock there")

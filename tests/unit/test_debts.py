@@ -6,8 +6,9 @@ import pytest
 
 from runbook.errors import Halted, UsageError
 from runbook.replay import replay
+from runbook.transport import LOCK
 from tests.fake.hosts import Fuse
-from tests.fake.sessions import Life, plan
+from tests.fake.sessions import RUN, Life, plan
 from tests.fake.sweep import moments
 
 GONE = ["m3"]
@@ -84,6 +85,46 @@ def test_the_engine_dies_while_it_pays(step: int) -> None:
     assert life.session("forward") == "complete"
     assert not replay(life.lines).absent
     assert not life.faults(restored=True)
+
+
+def test_preparing_is_not_tidied_up_while_an_absent_node_still_holds_something() -> None:
+    """It would keep its lock for ever: every later run would end with 6, and nothing that one may type would help."""
+    life = silenced(0.25)
+    assert replay(life.lines).halted_from == "preparing"
+    assert life.world.hosts["m3"].exists(LOCK)
+    assert life.session("backward", silent=GONE, without=GONE) == "rolled-back"
+    past = replay(life.lines)
+    assert not past.closed
+    assert not past.finishing
+    assert life.session("backward", silent=GONE, without=GONE) == "rolled-back", "asked again, it is not closed either"
+    assert not replay(life.lines).closed
+    assert life.session("backward") == "rolled-back"
+    past = replay(life.lines)
+    assert past.closed
+    assert not past.absent
+    for host in life.world.hosts.values():
+        assert not [path for path in host.nodes if RUN in path or path == LOCK], host.name
+    assert not life.faults(restored=False)
+
+
+@pytest.mark.parametrize("step", range(0, 70, 9))
+def test_the_engine_dies_while_an_absent_node_gives_its_preparation_back(step: int) -> None:
+    life = silenced(0.25)
+    life.session("backward", silent=GONE, without=GONE)
+    assert life.session("backward", Fuse(step, "engine")) in ("killed", "rolled-back")
+    assert life.session("backward") == "rolled-back"
+    assert replay(life.lines).closed
+    for host in life.world.hosts.values():
+        assert not [path for path in host.nodes if RUN in path or path == LOCK], host.name
+
+
+def test_preparing_is_tidied_up_where_the_absent_node_was_never_begun() -> None:
+    life = Life(plan())
+    life.world.etcdutl_fails = "m1"
+    life.session("forward", silent=GONE, without=GONE)
+    past = replay(life.lines)
+    assert past.state == "rolled-back"
+    assert past.closed
 
 
 def test_only_a_minority_and_only_nodes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,20 @@ def test_a_run_is_not_rolled_back_once_another_runs_data_is_in_place() -> None:
     assert ".later-20260410.old" in str(error)
     assert life.tree() == before
     assert [line["event"] for line in life.lines[number:]] == ["engine"], "not even a line of it"
+
+
+def test_later_data_that_was_given_the_same_inode_is_still_another() -> None:
+    """`finish` of the run before frees an inode, which the file system may give to what comes next."""
+    life = Life(plan())
+    life.session("forward")
+    m2 = life.world.hosts["m2"]
+    mine = m2.nodes["/var/lib/etcd/member"]
+    m2.nodes["/var/lib/etcd/member"] = replace(mine, birth=mine.birth + 3600)
+    life.session("backward")
+    assert "member is not what this run put there" in str(told(life, Refused, 3))
+    assert life.state == "complete"
+    m2.nodes["/var/lib/etcd/member"] = mine
+    assert life.session("backward") == "rolled-back"
 
 
 # Locks.

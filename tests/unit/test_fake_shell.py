@@ -115,13 +115,13 @@ def really(root: Path, tree: Tree, text: str, words: list[str], shell: str) -> t
 
 
 def _without_inodes(tree: Tree) -> dict[str, str | None]:
-    """SWAP writes an inode, which is another one on every disk."""
-    return {
-        path: "an inode"
-        if path.rpartition("/")[2] in ("swapped", "swapped.part") and (text or "").strip().isdigit()
-        else text
-        for path, text in tree.items()
-    }
+    """SWAP writes an inode and a birth time, which are others on every disk."""
+
+    def marks(path: str, text: str | None) -> bool:
+        words = (text or "").split()
+        return path.rpartition("/")[2] in ("swapped", "swapped.part") and len(words) == 2 and words[0].isdigit()
+
+    return {path: "an inode, a birth time" if marks(path, text) else text for path, text in tree.items()}
 
 
 def on_the_fake(root: Path, tree: Tree, text: str, words: list[str]) -> tuple[int, str, dict[str, str | None]]:

@@ -133,3 +133,11 @@ def test_a_check_that_one_host_answered_may_say_so() -> None:
 
 def test_every_host_answered() -> None:
     assert findings.not_asked(plan(3), targets(), []) == {}
+
+
+def test_a_finding_holds_no_secret() -> None:
+    """It is printed, journalled and copied to every host; a check's program may say anything."""
+    found = Finding("Own", "", Severity.BLOCKS, "curl said: Authorization: Bearer abcdefghijkl, password=hunter2", "x")
+    assert "hunter2" not in found.saw
+    assert "abcdefghijkl" not in found.saw
+    assert found.saw.startswith("curl said: ")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from runbook.procedures.byhand import by_hand
+from runbook.errors import Halted, Refused
+from runbook.procedures.byhand import by_hand, put_back
 from runbook.procedures.proof import same_data_everywhere
 from runbook.step import Result, Target
 from tests.fake.hosts import Fuse
@@ -63,10 +66,29 @@ def test_no_way_back_without_the_old_data(life: Life) -> None:
     for path in [p for p in m2.nodes if p == old or p.startswith(f"{old}/")]:
         del m2.nodes[path]
     said = life.session("backward")
-    assert said.startswith(f"Refused: {RUN} cannot be rolled back now: m2: the old data that was at")
+    assert said.startswith(f"Halted: {RUN} cannot be rolled back now: m2: the old data that was at")
     assert "put it back there" in said
+    assert isinstance(life.error, Halted)
+    n = Target(life.plan, BOUND, life.plan.node("m2"))
+    assert life.error.by_hand == ("as root on m2:", *put_back(n))
+    assert f"mv -T /WHERE/IT/IS/member {old}" in str(life.error)
+    assert "nothing was changed just now" in life.error.true
+    assert life.error.next[0] == f"runbook rollback {RUN}   # once the old data is there again on m2"
     after = life.tree()
     assert {h: after[h] for h in ("m1", "m3")} == {h: before[h] for h in ("m1", "m3")}
+
+
+def test_a_later_runs_data_on_one_host_is_told_before_lost_data_on_another(life: Life) -> None:
+    """That stays a refusal: nothing that anybody types here may touch the later run's data."""
+    m2 = swapped(life)
+    old = f"{DATA}/.{RUN}.old/member"
+    for path in [p for p in m2.nodes if p == old or p.startswith(f"{old}/")]:
+        del m2.nodes[path]
+    m3 = life.world.hosts["m3"]
+    m3.nodes[f"{DATA}/member"] = replace(m3.nodes[f"{DATA}/member"], inode=10**9)
+    assert life.session("backward").startswith("Refused: ")
+    assert isinstance(life.error, Refused)
+    assert not life.error.by_hand
 
 
 def busy(argv: list[str], out: list[str], err: list[str]) -> Step:

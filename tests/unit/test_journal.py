@@ -238,6 +238,61 @@ def test_a_secret_is_never_written() -> None:
     assert "•••" in shown
 
 
+SECRETS = {
+    "Authorization: Bearer abcdefghijkl.mnop": "abcdefghijkl",
+    "curl: password=hunter2 was refused": "hunter2",
+    "https://ops:hunter2@payments.internal/healthz": "hunter2",
+    "kubeadm join --token abcdef.0123456789abcdef": "0123456789abcdef",
+    "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----": "MHcCAQ",
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_what_a_host_says_is_kept_without_its_secrets(tmp_path: Path, text: str) -> None:
+    """At every depth, in the file and in what the listener hears; and the chain is that of the file."""
+    path = tmp_path / "journal.jsonl"
+    heard: list[journal.Line] = []
+    book = Journal(path)
+    book.listener = heard.append
+    book.append("end", {"code": 1, "said": f"it said: {text}; and ended"})
+    book.append("step", {"to": "FAILED", "saw": {"m1": f"no: {text}"}, "list": [[text], (text,)]}, step="S")
+    book.append("state", {"to": "halted", "why": text})
+    book.close()
+    assert read(path)[0] == book.lines == heard
+    assert SECRETS[text] not in path.read_text()
+    assert path.read_text().count("•••") >= 5
+    assert book.lines[0]["said"].startswith("it said: ")
+
+
+LEGITIMATE = (
+    "m1: 3 members, revision 1000000123, spec.cluster.bumpRevision: 1000000000, cluster id 8e9e05c52164694d",
+    "the old data that was at /var/lib/etcd/.prod-eu1-20260409t140000z-3f2a.old/member is gone: put it back there",
+    "sh -c <RESTORE> runbook /var/lib/etcd-runbook/r-1 keep etcdutl --initial-cluster-token r-1 --name m1",
+    '/var/lib/etcd-runbook.lock names another run: {"run": "other-1", "holder": "eve@laptop", "since": "2026"}',
+    'Error from server (NotFound): secrets "known" not found in default/known; sha256 ' + "a1b2" * 16,
+    "--cert /etc/kubernetes/pki/etcd/server.crt --key /etc/kubernetes/pki/etcd/server.key --user=",
+)
+
+
+@pytest.mark.parametrize("text", LEGITIMATE)
+def test_what_is_no_secret_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    book = Journal(tmp_path / "journal.jsonl")
+    line = book.append("end", {"code": 1, "said": text, "saw": {"m1": text}, "action": text})
+    book.close()
+    assert (line["said"], line["saw"], line["action"]) == (text, {"m1": text}, text)
+
+
+def test_what_the_program_reads_back_stays_as_it_is(tmp_path: Path) -> None:
+    """Names and paths that look like a secret: without them the run could not go on."""
+    place = "/srv/password=eu1/token: a/plan.yaml"
+    names = ["abcdef.0123456789abcdef"]  # a host's name, of the form of kubeadm's tokens
+    header = {"plan_file": place, "plan_base": place, "base": place, "nodes": names, "hosts": names, "owner": names[0]}
+    book = Journal(tmp_path / "journal.jsonl")
+    line = book.append("run", header, host=names[0])
+    book.close()
+    assert fields(line) == header | {"host": names[0]}
+
+
 def test_a_script_is_not_written_out() -> None:
     shown = words(Command(("sh", "-c", "set -eu\nrm x\n", "runbook", "/a")))
     assert "rm x" not in shown

@@ -112,14 +112,15 @@ if [ ! -e "$4/swapped" ]; then
     sync -- "$2" "$2/.$3.restored"
   fi
   test -d "$1/member/snap"
-  stat -c %i -- "$1/member" > "$4/swapped.part"
+  stat -c '%i %W' -- "$1/member" > "$4/swapped.part"
   sync -- "$4/swapped.part"
   mv -T -- "$4/swapped.part" "$4/swapped"
   sync -- "$4"
 fi
 """
 """data, wal or "", run, run dir. Old in place, between (``old-aside``), new in place (``swapped``, which holds the
-inode of what was put there: a later run's data is another one)."""
+inode and the birth time of what was put there: a later run's data is another one, also where it was given the inode of
+what `finish` had removed. A file system without birth times says 0 or -, always: then the inode decides alone)."""
 
 SWAP_BACK = r"""
 set -eu
@@ -237,7 +238,7 @@ set -u
 [ -e "$3/swapped" ] || exit 0
 [ ! -e "$3/new-away" ] || exit 0
 [ ! -e "$1/.$2.discarded/member" ] || exit 0
-here=$(stat -c %i -- "$1/member" 2>/dev/null)
+here=$(stat -c '%i %W' -- "$1/member" 2>/dev/null)
 mine=$(cat -- "$3/swapped")
 [ "$here" != "$mine" ] || exit 0
 echo "$1/member is not what this run put there"
