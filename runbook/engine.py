@@ -30,6 +30,10 @@ from runbook.transport import RunHosts
 ENDS = ("complete", "halted", "unverified", "rolled-back", "stuck")
 
 
+NOT_BEGUN = ("PENDING", "BLOCKED")
+"""States of a step that has done nothing: a blocked one was asked whether it may start, and may not."""
+
+
 class Engine:
     """One run being carried out by this process, which holds the run's directory."""
 
@@ -189,11 +193,11 @@ class Engine:
             self._tidy()
             return
         self.lock.not_anothers()
-        if any(s.step.phase is Phase.OUTAGE and s.state not in ("PENDING", "UNDONE") for s in self.steps):
+        begun = [s for s in self.steps if s.state not in NOT_BEGUN]
+        if any(s.step.phase is Phase.OUTAGE and s.state != "UNDONE" for s in begun):
             self.may_roll_back(self.hands.nodes)
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self.lock.hold()
-        begun = [s for s in self.steps if s.state != "PENDING"]
         for current in reversed(begun):
             if current.state == "UNDONE":
                 continue
