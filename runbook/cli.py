@@ -321,7 +321,10 @@ def report(run: str | None, output: str) -> None:
     found = choice.find(run, "report")
     lines = found.lines()
     past = replay(lines)
-    plan = bind.bound_plan(found, past)[0] if past.header else None
+    try:
+        plan = bind.bound_plan(found, past)[0] if past.header else None
+    except bind.PlanMissing:  # what happened stands in the journal
+        plan = None
     if output == "json":
         _show(report.document(lines, past, plan), "", output)
     else:

@@ -129,10 +129,18 @@ def _work(
 
 def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
     """Raises Halted, with the run as it was, where this machine lacks what it takes to log in to any host."""
-    lacking = missing_files(plan)
+    past = replay(journal.lines)
+    own, copy = "", ""
+    if plan.file.parent == run.path:  # and no file that `resume --plan` brought just now
+        own = run.id
+        if past.state not in ("complete", "rolled-back"):
+            # where the plan's relative paths begin, or they would name other files
+            base = Path(past.settings_base if plan.file == run.settings_path else past.header["plan_base"])
+            copy = str((base if base.is_dir() else Path()) / f"{plan.name}-resumed.yaml")
+    lacking = missing_files(plan, own, copy)
     if lacking:
         message = findings.reason("this machine cannot log in to the hosts", findings.grouped(lacking))
-        raise Halted(message, **situation.describe(replay(journal.lines), run.id))
+        raise Halted(message, **situation.describe(past, run.id))
 
 
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:

@@ -57,7 +57,7 @@ def read(path: Path) -> tuple[list[Line], int]:
         ) from error
     lines, good, fault = scan(raw)
     if fault:
-        raise _damaged(path, len(lines) + 1, fault)
+        raise damaged(path, len(lines) + 1, fault)
     return lines, good
 
 
@@ -103,7 +103,8 @@ def _fault(line: Line | None, prev: str, number: int, epoch: int) -> str:
     return f"its epoch is {line['epoch']}, and that of the line before {epoch}" if line["epoch"] < epoch else ""
 
 
-def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
+def damaged(path: Path, number: int, what: str) -> JournalDamaged:
+    """The error, for a journal whose line of that number is not as it must be."""
     return JournalDamaged(
         f"{path}:{number}: the journal is damaged: {what}; put it back from a backup of this machine",
         true="nothing was changed just now; the hosts are as the last engine left them",

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from runbook.lifecycle import RUN_STATES, STEP_STATES
-
 Kind = Callable[[object], bool]
 
 
@@ -24,6 +22,18 @@ def _number(value: object) -> bool:
 
 def _code(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _run_state(value: object) -> bool:
+    from runbook.lifecycle import RUN_STATES  # not at the top: ``transitions`` is slow to import
+
+    return value in RUN_STATES
+
+
+def _step_state(value: object) -> bool:
+    from runbook.lifecycle import STEP_STATES
+
+    return value in STEP_STATES
 
 
 def _names(value: object) -> bool:
@@ -45,11 +55,11 @@ COMMON: Mapping[str, Kind] = {"at": _time, "epoch": _number, "event": _text}
 """What every line has, beside ``seq`` and ``prev``."""
 NEEDS: Mapping[str, Mapping[str, Kind]] = {
     "run": {"run": _text},
-    "state": {"from": RUN_STATES.__contains__, "to": RUN_STATES.__contains__},
+    "state": {"from": _run_state, "to": _run_state},
     "step": {
         "step": _text,
-        "from": STEP_STATES.__contains__,
-        "to": STEP_STATES.__contains__,
+        "from": _step_state,
+        "to": _step_state,
         "trigger": _text,
     },
     "absent": {"hosts": _names},
