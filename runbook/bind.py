@@ -142,7 +142,7 @@ def approved(run: runs.Run) -> bytes:
             means="the journal says where the run stands, and only the plan what its steps do",
             next=(
                 f"ls -l {shlex.quote(str(run.plan_path))}{NOTE}is it there, and may you read it?",
-                f"runbook adopt --run {run.id} --host HOST{NOTE}any control-plane host of the run: brings its copy back",
+                f"runbook adopt --run {run.id} --host HOST{NOTE}any host of the run: brings its copy back",
             ),
         ) from error
 

@@ -252,10 +252,11 @@ def rollback(run: str | None, discard_writes: bool, without: tuple[str, ...], ye
 
 @cli.command()
 @click.option(
-    "--host", "hosts", multiple=True, required=True, metavar="[USER@]HOST", help="A host of the run; repeatable."
+    "--host", "hosts", multiple=True, required=True, metavar="[USER@]HOST[:PORT]", help="A host of the run; repeatable."
 )
 @click.option("--identity-file", type=click.Path(path_type=Path), help="The SSH key to log in with, from now on.")
 @click.option("--known-hosts-file", type=click.Path(path_type=Path), help="Whose host keys to trust, from now on.")
+@click.option("--jump", default="", metavar="[USER@]HOST[:PORT]", help="The jump host on the way, from now on.")
 @click.option("--workspace", default="/var/lib/etcd-runbook", show_default=True, help="Where runs lie on the hosts.")
 @click.option("--run", "wanted", default="", help="Which run, where the hosts hold several.")
 @OUTPUT
@@ -263,6 +264,7 @@ def adopt(
     hosts: tuple[str, ...],
     identity_file: Path | None,
     known_hosts_file: Path | None,
+    jump: str,
     workspace: str,
     wanted: str,
     output: str,
@@ -270,7 +272,7 @@ def adopt(
     """Take a run over on this machine, from what its hosts hold; changes no service."""
     from runbook import commands
 
-    document, text = commands.adopt(hosts, identity_file, known_hosts_file, workspace, wanted)
+    document, text = commands.adopt(hosts, identity_file, known_hosts_file, jump, workspace, wanted)
     _show(document, text, output)
 
 

@@ -217,7 +217,14 @@ def resume(
 
 def _go_on(engine: Engine, journal: Journal) -> None:
     if engine.run.state in ("rolling-back", "stuck"):
-        why = replay(journal.lines).rollback_why
+        past = replay(journal.lines)
+        if past.served and not past.consented:  # the consent's journal is lost, or was never written
+            raise UsageError(
+                "going on with this rollback throws away what the restored cluster was told, "
+                "and nobody agreed to that in this journal: it needs --discard-writes; nothing was changed just now",
+                **situation.describe(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
+            )
+        why = past.rollback_why
         engine.backward(why or "resumed")
         if why.startswith(PREPARING_FAILED):
             raise Refused(why, **situation.describe(replay(journal.lines), engine.bound.run))
@@ -317,7 +324,12 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
 
 
 def adopt(
-    hosts: Sequence[str], identity_file: Path | None, known_hosts_file: Path | None, workspace: str, wanted: str
+    hosts: Sequence[str],
+    identity_file: Path | None,
+    known_hosts_file: Path | None,
+    jump: str,
+    workspace: str,
+    wanted: str,
 ) -> tuple[dict[str, Any], str]:
     """Take a run over on this machine; what came of it, as a document and as text."""
     from runbook import status, takeover
@@ -326,7 +338,8 @@ def adopt(
 
     files = {"identityFile": identity_file, "knownHostsFile": known_hosts_file}
     given = {key: str(path.expanduser().absolute()) for key, path in files.items() if path}
-    ssh = Ssh(identity_file=identity_file)
+    given |= {"jump": jump} if jump else {}
+    ssh = Ssh(identity_file=identity_file, jump=jump or None)
     if known_hosts_file:
         ssh = replace(ssh, known_hosts_file=known_hosts_file)
 
@@ -334,13 +347,14 @@ def adopt(
         enter_lab(there[0].plan)
         return connect(there, claim)
 
-    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected)
+    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected, kubeadm().steps)
     document = status.document(done.run.lines(), done.past, None)
-    document |= {"from": done.choice.source, "differs": list(done.choice.differs), "informed": list(done.informed)}
+    document |= {"from": done.choice.source, "differs": list(done.choice.differs)}
+    document |= {"informed": list(done.informed), "not_informed": dict(done.silent)}
     lines = [f"{done.run.id}: taken over, from the copy of {done.choice.source}"]
     lines += [f"differs: {text}" for text in done.choice.differs]
     lines += [f"does not know yet: {name} ({why})" for name, why in done.silent.items()]
-    lines.append("no service was changed; an engine that still works on this run elsewhere can change nothing more")
+    lines += takeover.claims(done)
     lines += closing("", situation.meaning(done.past), situation.advice(done.past, done.run.id))
     return document, "\n".join(lines)
 

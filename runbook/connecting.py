@@ -53,8 +53,8 @@ def hosts_of(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
 def missing_files(plan: Plan, run: str = "", copy: str = "") -> list[Finding]:
     """What this machine lacks to log in at all: the key and known-hosts files that the plan names, by the plan's key.
 
-    Without them no host can be asked anything, so it is told before one is. ``run``: the plan is that of this run, whose
-    text nobody may edit; ``copy`` is where a copy of it may lie, "" where a resume has nothing to do, and so takes none.
+    Without them no host can be asked anything, so it is told before one is. ``run``: the plan is that of this run,
+    whose text nobody may edit; ``copy`` is where a copy of it may lie, "" where a resume takes none.
     """
     found = []
     for key, path, places in _files(plan):

@@ -106,10 +106,10 @@ def _advice(who: Holder, n: Target) -> list[str]:
     mine = next((r for r in runs.all_runs() if r.id == who.run), None)
     if mine is None:
         ask = f"ask {who.holder or 'around'}; on that machine: runbook status {who.run}"
-        return [
-            ask,
-            f"{adoption(n.place, who.run, who.workspace)}{NOTE}only where that machine is lost: takes its run over here",
-        ]
+        here = (
+            f"{adoption(n.place, who.run, who.workspace)}{NOTE}only where that machine is lost: takes its run over here"
+        )
+        return [ask, here]
     status = f"runbook status {who.run}"
     engine = mine.engine()
     if engine:

@@ -65,6 +65,7 @@ NEEDS: Mapping[str, Mapping[str, Kind]] = {
     "absent": {"hosts": _names},
     "present": {"host": _text},
     "settings": {"base": _text},
+    "superseded": {"adopt": _text},
 }
 """What is read of an event as if it were always there."""
 MAY: Mapping[str, Kind] = {
@@ -81,7 +82,7 @@ MAY: Mapping[str, Kind] = {
     "workers": _names,
 }
 """What a known event may hold, and of which kind it then is; a finding's ``saw`` is a text of its own."""
-KNOWN = {*NEEDS, "engine", "adopted", "begin", "end", "closed", "accepted", "finishing", "superseded"}
+KNOWN = {*NEEDS, "engine", "adopted", "begin", "end", "closed", "accepted", "finishing", "consent"}
 
 
 def fault(line: Mapping[str, Any]) -> str:

@@ -72,6 +72,14 @@ def _true(past: Replay, views: Mapping[str, View]) -> str:
 
 # What it means.
 
+SUPERSEDED = "the run goes on, or has ended, without this machine: what is known of it here is old"
+
+
+def superseded(adopt: str, run: str) -> tuple[str, ...]:
+    """What to type where another machine has taken the run over; ``adopt`` is the command that takes it back."""
+    ask = f"ask who took {run} over; on that machine: runbook status {run}"
+    return ask, f"{adopt}{NOTE}only where that machine is lost: takes the run back"
+
 
 def _stopped(past: Replay, step: str) -> bool:
     """Whether this run began to stop something, and has not given it back everywhere."""
@@ -103,6 +111,8 @@ def owed(past: Replay) -> list[str]:
 
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
+    if past.superseded:
+        return SUPERSEDED
     ended = _ended(past)
     if ended:
         return "; ".join([ended, *owed(past)[:1]])
@@ -179,6 +189,8 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
 
 def advice(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first, each with a word on what it does."""
+    if past.superseded:
+        return superseded(past.superseded, run)
     if past.refused and (past.closed or not past.begun("LockHosts")):
         return _anew(past)
     if past.closed:

@@ -29,8 +29,8 @@ rm -f -- "$1.$2"
 sync -- "${1%/*}"
 grep -qF -- "\"run\": \"$2\"," "$1"
 """
-"""lock, run, holder, run dir. ``ln`` is what decides between two that come at once. Synced: a lock that a power cut took
-away would let another run in. It names the directory, or nobody could take over a run whose plan has its own workspace."""
+"""lock, run, holder, run dir. ``ln`` is what decides between two that come at once. Synced: a lock that a power cut
+took away would let another run in. It names the run's directory, which else only the plan knows."""
 
 UNLOCK = r"""
 set -eu
