@@ -169,7 +169,7 @@ class Hands:
             back = adoption(Target(self.plan, self.bound, self.plan.node(next(iter(newer)))).place, run)
             self.journal.append("superseded", {"said": said, "adopt": back})  # `status` here must not call it to resume
             raise Held(
-                f"a newer engine has taken this run over, on {', '.join(newer)}: {said}",
+                f"a newer engine has taken this run over: {said}",
                 true="this engine changes nothing any more",
                 means=situation.SUPERSEDED,
                 next=situation.superseded(back, run),

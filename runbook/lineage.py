@@ -180,7 +180,7 @@ def _no_journal(copies: Mapping[str, Held | str], run: str) -> Halted:
     """Only where every host that was asked showed an empty directory of the run may a lock be removed by hand."""
     shown = "; ".join(f"{name}: {_worth(h)}" for name, h in copies.items()) or "no directory of it was found"
     message = f"no host holds a journal of {run}: {shown}"
-    if copies and all(isinstance(h, Held) and not h.files and not h.commands for h in copies.values()):
+    if copies and all(isinstance(h, Held) and not h.files and _only_locked(h) for h in copies.values()):
         return Halted(
             message,
             true="nothing was changed",
@@ -199,6 +199,11 @@ def _no_journal(copies: Mapping[str, Held | str], run: str) -> Halted:
             f"runbook adopt --run {run} --workspace DIR --host …{NOTE}where its plan has its own spec.paths.workspace",
         ),
     )
+
+
+def _only_locked(held: Held) -> bool:
+    """Nothing was begun there but the lock's own step: before any other the host gets its copies."""
+    return all(key.startswith("LockHosts.") for key in held.commands)
 
 
 def _worth(held: Held | str) -> str:

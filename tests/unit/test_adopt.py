@@ -1,4 +1,4 @@
-"""What hosts and this machine hold of a run, and how it is taken over: the real scripts, run by ``sh`` for each host."""
+"""What hosts and this machine hold of a run, and how it is taken over: by the real scripts, run by ``sh``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import click.testing
 import pytest
+from click.testing import CliRunner
 
 from runbook import adopt, runs, takeover
 from runbook.adopt import PLAN, SETTINGS, Held, Seen, held, run_of
+from runbook.cli import cli
 from runbook.copies import JOURNAL
 from runbook.errors import Halted, UsageError
 from runbook.hosts import wrapper
@@ -73,9 +76,10 @@ def test_a_higher_epoch_wins_over_a_longer_journal(tmp_path: Path) -> None:
 def test_an_engine_that_only_claimed_a_host_counts_for_the_epoch(tmp_path: Path) -> None:
     made = choose({"m1": copy(journal(tmp_path, 5), 7)}, RUN)
     assert made.epoch == 7
-    assert made.differs == (
-        "m1: claimed by an engine of epoch 7, whose journal is nowhere: what it did there is told by its commands alone",
+    lost = (
+        "m1: claimed by an engine of epoch 7, whose journal is nowhere: what it did there is told by its commands alone"
     )
+    assert made.differs == (lost,)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_no_journal_and_yet_something_may_be_under_way(copies: Mapping[str, Held
 
 def test_a_run_that_locked_and_did_nothing_else() -> None:
     with pytest.raises(Halted, match="no host holds a journal") as caught:
-        choose({"m1": held({}), "m2": held({})}, RUN)
+        choose({"m1": held({}, commands=("LockHosts.do.1.5.1",)), "m2": held({})}, RUN)
     assert "--host … " in caught.value.next[0].replace("#", " ")
     assert caught.value.next[1].endswith(f"rm {LOCK}")
 
@@ -556,3 +560,45 @@ def test_the_tie_message_logs_in_as_the_plan_does(place: Place, monkeypatch: pyt
         place.adopt()
     assert caught.value.next[0].startswith(f"runbook adopt --host ops@10.0.1.10:2222 --run {RUN} --known-hosts-file ")
     assert caught.value.next[0].endswith(" --jump bastion")
+
+
+# As it is typed.
+
+
+@pytest.fixture
+def typed(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[..., click.testing.Result]:
+    def type_(*words: str) -> click.testing.Result:
+        return CliRunner().invoke(cli, ["adopt", *words], prog_name="runbook")
+
+    monkeypatch.setattr("runbook.hosts.connect", place.connect)
+    return type_
+
+
+def test_what_adopt_says(place: Place, typed: Callable[..., click.testing.Result]) -> None:
+    a = place.begin()
+    place.engine(a, "a1", reaches("StopEtcd"))
+    place.machine("b")
+    place.silent = {"m3"}
+    done = typed("--host", "10.0.1.10", "--host", "10.0.1.11", "--output", "json")
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert (document["informed"], document["not_informed"]) == (["m1", "m2"], {"m3": "no answer"})
+    place.machine("c")
+    done = typed("--host", "ops@10.0.1.10:2222", "--jump", "other")
+    assert done.exit_code == 0
+    assert "does not know yet: m3 (no answer)" in done.stdout
+    assert "can change nothing more on m1, m2\non m3 it still can" in done.stdout
+    assert place.contacts[0].place.ssh.jump == "other", "from now on"
+    assert "jump: other" in (runs.state_dir() / "runs" / RUN / SETTINGS).read_text()
+
+
+def test_adopt_that_reaches_no_host_in_the_end_is_no_success(
+    place: Place, typed: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = place.begin()
+    place.engine(a, "a1")
+    monkeypatch.setattr(Sh, "keep", lambda self, copies: {name: Result(1, err="disk full") for name in copies})
+    done = typed("--host", "10.0.1.10")
+    assert done.exit_code == 4
+    assert f"no host knows that {RUN} was taken over: m1: disk full; m2: disk full; m3: disk full" in done.stderr
+    assert "can change nothing more" not in done.stdout + done.stderr

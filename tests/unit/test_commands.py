@@ -292,6 +292,39 @@ def test_a_line_that_says_nothing_takes_no_command_down(desk: Desk, words: tuple
     assert f"journal.jsonl:{len(raw) + 1}: the journal is damaged" in typed.out + typed.err
 
 
+# Another machine has taken the run over.
+
+
+def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> None:
+    """Neither then nor by `status` afterwards: its journal is old, and to go on from it would lose what came after."""
+    run = desk.restore()
+    cut = next(i for i, line in enumerate(run.lines()) if line.get("step") == "StartEtcd")
+    run.journal_path.write_bytes(b"".join(run.journal_path.read_bytes().splitlines(keepends=True)[:cut]))
+    for host in desk.world.hosts.values():
+        host.put(f"/var/lib/etcd-runbook/{run.id}/epoch", "7")
+    typed = desk.type("resume", run.id, code=6)
+    assert "a newer engine has taken this run over: m1, m2, m3: a newer engine has the run" in typed.err
+    adopt = f"runbook adopt --host root@10.0.1.10 --run {run.id} --identity-file {desk.home / 'key'}"
+    for said in (typed, desk.type("status", run.id)):
+        text = said.out + said.err
+        assert f"ask who took {run.id} over; on that machine: runbook status {run.id}" in text
+        assert adopt in text
+        assert "only where that machine is lost" in text
+        assert "runbook resume" not in text
+        assert "without this machine: what is known of it here is old" in text
+
+
+def test_a_rollback_whose_consent_nobody_knows_asks_for_it(desk: Desk) -> None:
+    """As adopt leaves it, where the hosts' commands tell of a rollback whose journal is lost."""
+    run = desk.restore()
+    with run.locked() as book:
+        book.append("state", {"from": "complete", "to": "rolling-back", "why": "the hosts hold commands of it"})
+    typed = desk.type("resume", run.id, code=2)
+    assert typed.next[0].startswith(f"runbook rollback {run.id} --discard-writes")
+    assert "nothing was changed just now" in typed.err
+    desk.type("rollback", run.id, "--discard-writes")
+
+
 # Confirmation.
 
 
