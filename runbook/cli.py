@@ -282,11 +282,10 @@ def adopt(
 def status(run: str | None, output: str) -> None:
     """Where a run stands, what was last seen on each host, and what to type next."""
     from runbook import choice, status
-    from runbook.replay import replay
 
     found = choice.find(run, "status")
-    lines = found.lines()
-    past = replay(lines)
+    past = found.replay()
+    lines = past.lines
     others = [] if run else choice.others(found)
     document = status.document(lines, past, engine=found.engine(), others=others)
     _show(document, "" if output == "json" else status.text(document, past), output)
@@ -302,8 +301,8 @@ def runs_(output: str) -> None:
     documents = []
     for found in runs.all_runs():
         try:
-            lines = found.lines()
-            documents.append(status.document(lines, replay(lines), engine=found.engine()))
+            past = found.replay()
+            documents.append(status.document(past.lines, past, engine=found.engine()))
         except RunbookError as error:
             documents.append({**status.document([], replay([])), "run": found.id, "why": error.message})
     if output == "json":

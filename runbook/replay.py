@@ -68,6 +68,11 @@ class Replay:
         return bool(self.outages) and self.outages[-1][1] is None
 
     @property
+    def never_began(self) -> bool:
+        """Its directory was made, and its engine ended before the journal's first line: no host knows of it."""
+        return bool(self.run) and not self.lines
+
+    @property
     def refused(self) -> bool:
         """A check said no, or preparing failed, and what had been prepared was removed: the run never began in earnest.
 

@@ -113,6 +113,8 @@ def meaning(past: Replay) -> str:
     """What it means for the cluster."""
     if past.superseded:
         return SUPERSEDED
+    if past.never_began:
+        return "this run never began: nothing was done on any host, and there is nothing to go on with"
     ended = _ended(past)
     if ended:
         return "; ".join([ended, *owed(past)[:1]])
@@ -191,6 +193,8 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first, each with a word on what it does."""
     if past.superseded:
         return superseded(past.superseded, run)
+    if past.never_began:
+        return (f"runbook run PLAN{NOTE}a new run",)
     if past.refused and (past.closed or not past.begun("LockHosts")):
         return _anew(past)
     if past.closed:

@@ -292,6 +292,18 @@ def test_a_line_that_says_nothing_takes_no_command_down(desk: Desk, words: tuple
     assert f"journal.jsonl:{len(raw) + 1}: the journal is damaged" in typed.out + typed.err
 
 
+def test_a_run_that_was_killed_before_its_first_line_has_a_name_and_never_began(desk: Desk) -> None:
+    run = desk.restore()
+    run.journal_path.write_bytes(b"")
+    document = json.loads(desk.type("status", run.id, "--output", "json").out)
+    assert (document["run"], document["never_began"], document["next"]) == (run.id, True, ["runbook run PLAN"])
+    text = desk.type("status", run.id).out
+    assert "this run never began: nothing was done on any host" in text
+    assert "runbook resume" not in text
+    assert desk.type("runs").out.splitlines()[1].startswith(f"{run.id}  never began")
+    assert "nothing was ever begun" in desk.type("resume", run.id, code=2).err
+
+
 # Another machine has taken the run over.
 
 
