@@ -1,22 +1,19 @@
-"""Taking a run over on another machine, from what the hosts hold: plan, journal, epochs.
+"""What the hosts hold of a run, for whoever takes it over: plan, journal, epoch, and the names of the commands begun.
 
-Nothing here changes a service. The hosts learn one thing: that a newer engine has the run, so that a forgotten one can
-change nothing more.
+Read-only. Which journal is then gone on with stands in ``lineage``, what the commands tell beyond it in ``evidence``.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runbook.copies import JOURNAL
 from runbook.errors import Halted, UsageError
-from runbook.journal import Line, scan
-from runbook.replay import Replay, replay
+from runbook.journal import BROKEN, Line, scan
 from runbook.step import Command, Result, Target
 from runbook.transport import LOCK, Hosts
 
@@ -33,14 +30,26 @@ done
 exit 0
 """
 """lock, workspaces; read-only. What runs a host knows, in words that no name can break."""
-FETCH = r"""
+LIST = r"""
 set -u
 cd -- "$1" || exit 1
-for name in plan.yaml plan.resumed.yaml journal.jsonl epoch; do
-  if [ -f "$name" ]; then printf '%s ' "$name"; base64 < "$name" | tr -d '\n'; echo; fi
+[ ! -f epoch ] || { printf 'epoch '; head -n 1 epoch; }
+for name in plan.yaml plan.resumed.yaml journal.jsonl; do
+  [ ! -f "$name" ] || printf 'file %s %s\n' "$name" "$(stat -c %s -- "$name")"
 done
+grep -L -x -F '{"void": true}' commands/*.intent 2>/dev/null | sed 's|^commands/|command |'
+exit 0
 """
-"""run dir; read-only. Its copies."""
+"""run dir; read-only. Its epoch, its copies with their sizes, the intents of commands; a barred one was never begun."""
+PIECE = r"""
+set -u
+cd -- "$1" || exit 1
+tail -c "+$3" -- "$2" | head -c "$4" | base64 | tr -d '\n'
+"""
+"""run dir, file, its first byte's number, how many; read-only. What a host says in one answer is limited."""
+STRIDE = 1024 * 1024
+CUT = "\n[cut here"
+"""How an answer ends that was longer than is kept of one (``runbook.hosts``)."""
 TIME = 60.0
 
 
@@ -55,18 +64,20 @@ class Seen:
 
 @dataclass(frozen=True)
 class Held:
-    """A host's copies, and how much of its journal is valid. ``fault``: what is wrong with the line after."""
+    """A host's copies, who claimed it last, and how much of its journal is valid.
+
+    ``fault``: what is wrong with the line after. ``commands`` are the keys of the changing commands that were begun
+    there. ``here``: not a host's, but this machine's own.
+    """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     epoch: int = 0
+    owner: str = ""
     lines: tuple[Line, ...] = ()
     good: int = 0
     fault: str = ""
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """The highest epoch wins, then the longest valid journal."""
-        return (max((int(line["epoch"]) for line in self.lines), default=0), len(self.lines))
+    commands: tuple[str, ...] = ()
+    here: bool = False
 
 
 def look(hosts: Hosts, targets: Sequence[Target], workspaces: Sequence[str]) -> dict[str, Seen | str]:
@@ -77,23 +88,30 @@ def look(hosts: Hosts, targets: Sequence[Target], workspaces: Sequence[str]) -> 
 
 
 def _seen(result: Result) -> Seen | str:
-    if not result.ok:
-        return result.tail() or f"exit code {result.code}"
-    lock: dict[str, str] = {}
+    if bad := _bad(result):
+        return bad
+    lock: dict[str, object] = {}
     dirs = []
     for line in result.out.splitlines():
         kind, _, value = line.partition(" ")
-        text = _decoded(value).decode(errors="replace")
+        text = (_decoded(value) or b"").decode(errors="replace")
         if kind == "lock":
             lock = _json(text)
         elif kind == "run":
             dirs.append(text)
-    if directory := lock.get("dir"):
+    run, directory = str(lock.get("run", "")), str(lock.get("dir", ""))
+    if directory.startswith("/") and directory.endswith(f"/{run}"):
         dirs.append(directory)
-    return Seen(str(lock.get("run", "")), str(lock.get("holder", "")), tuple(dict.fromkeys(dirs)))
+    return Seen(run, str(lock.get("holder", "")), tuple(dict.fromkeys(dirs)))
 
 
-def _json(text: str) -> dict[str, str]:
+def _bad(result: Result) -> str:
+    if not result.ok:
+        return result.tail() or f"exit code {result.code}"
+    return "its answer was too long, and cut" if CUT in result.out else ""
+
+
+def _json(text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
     except ValueError:
@@ -101,33 +119,62 @@ def _json(text: str) -> dict[str, str]:
     return value if isinstance(value, dict) else {}
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: str) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        return b""
+        return None
 
 
 def fetch(hosts: Hosts, dirs: Mapping[str, str]) -> dict[str, Held | str]:
     """Each host's copies of one run, by the run's directory there; a string is why there are none."""
-    asks = {name: [Command(("sh", "-c", FETCH, "runbook", dir_), TIME, changes=False)] for name, dir_ in dirs.items()}
-    answers = hosts.ask(asks) if asks else {}
-    return {name: _held(results[0]) for name, results in answers.items()}
+    asks = {name: [Command(("sh", "-c", LIST, "runbook", dir_), TIME, changes=False)] for name, dir_ in dirs.items()}
+    listed = {name: results[0] for name, results in hosts.ask(asks).items()} if asks else {}
+    pieces = {name: list(_pieces(result)) for name, result in listed.items() if not _bad(result)}
+    wanted = {
+        name: [Command(("sh", "-c", PIECE, "runbook", dirs[name], *words), TIME, changes=False) for words in found]
+        for name, found in pieces.items()
+        if found
+    }
+    answers = hosts.ask(wanted) if wanted else {}
+    return {name: _bad(result) or _held(result, pieces[name], answers.get(name, ())) for name, result in listed.items()}
 
 
-def _held(result: Result) -> Held | str:
-    if not result.ok:
-        return result.tail() or "it has no directory of this run"
-    pairs = (line.partition(" ") for line in result.out.splitlines())
-    files = {name: _decoded(value) for name, _, value in pairs if name}
-    epoch = files.pop("epoch", b"").split()
-    return held(files, int(epoch[0]) if epoch and epoch[0].isdigit() else 0)
+def _pieces(listed: Result) -> Iterable[tuple[str, str, str]]:
+    """The files of a listing, piece by piece: name, first byte's number, how many bytes."""
+    for line in listed.out.splitlines():
+        kind, _, rest = line.partition(" ")
+        name, _, size = rest.partition(" ")
+        if kind == "file" and size.isdecimal():
+            yield from ((name, str(at + 1), str(STRIDE)) for at in range(0, max(1, int(size)), STRIDE))
 
 
-def held(files: Mapping[str, bytes], epoch: int = 0) -> Held:
-    """What these files are worth."""
-    lines, good, fault = scan(files.get(JOURNAL, b""))
-    return Held(files, epoch, tuple(lines), good, fault)
+def _held(listed: Result, pieces: Sequence[tuple[str, str, str]], answers: Sequence[Result]) -> Held | str:
+    files: dict[str, bytes] = {}
+    for (name, *_), result in zip(pieces, answers, strict=False):
+        data = _decoded(result.out)
+        if (bad := _bad(result)) or data is None:
+            return f"{name} could not be read whole: {bad or 'what came is no base64'}"
+        files[name] = files.get(name, b"") + data
+    words = [line.split(" ") for line in listed.out.splitlines()]
+    epoch, owner = next(((w[1], "".join(w[2:3])) for w in words if w[0] == "epoch" and len(w) > 1), ("", ""))
+    keys = tuple(w[1].removesuffix(".intent") for w in words if w[0] == "command" and len(w) == 2)
+    return held(files, int(epoch) if epoch.isdecimal() else 0, owner, keys)
+
+
+def held(
+    files: Mapping[str, bytes], epoch: int = 0, owner: str = "", commands: Sequence[str] = (), *, here: bool = False
+) -> Held:
+    """What these files are worth.
+
+    A line that was changed is noticed only by the next, which no longer follows from it: neither of the two is used.
+    """
+    raw = files.get(JOURNAL, b"")
+    lines, good, fault = scan(raw)
+    if fault == BROKEN and lines:
+        lines.pop()
+        good = raw.rfind(b"\n", 0, good - 1) + 1
+    return Held(files, epoch, owner, tuple(lines), good, fault, tuple(commands), here)
 
 
 def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
@@ -139,11 +186,13 @@ def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
     locked = sorted({s.lock for s in known if s.lock})
     there = sorted({dir_.rsplit("/", 1)[-1] for s in known for dir_ in s.dirs})
     if wanted:
-        if wanted in there:
+        if wanted in there or wanted in locked:
             return wanted
         raise UsageError(
             f"--run {wanted}: no host that was asked holds it; they hold {', '.join(there) or 'no run at all'}",
             true="nothing was changed",
+            means="it lies elsewhere, or on other hosts",
+            next=(f"runbook adopt --run {wanted} --workspace DIR --host … (its plan's spec.paths.workspace)",),
         )
     found = locked if len(locked) == 1 else there
     if len(found) == 1:
@@ -160,68 +209,3 @@ def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
         true="nothing was changed",
         next=tuple(f"runbook adopt --run {run} --host …" for run in found),
     )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The journal to go on with, where it is from, the plan that it names, and what differs elsewhere."""
-
-    source: str
-    journal: bytes
-    plan: bytes
-    settings: bytes
-    past: Replay
-    epoch: int
-    differs: tuple[str, ...]
-
-
-def choose(copies: Mapping[str, Held | str], run: str) -> Choice:
-    """The best of the copies. Raises Halted where no copy is of use."""
-    held = {name: h for name, h in copies.items() if isinstance(h, Held) and h.lines and h.lines[0].get("run") == run}
-    if not held:
-        shown = "; ".join(f"{name}: {_worth(h)}" for name, h in copies.items())
-        raise Halted(
-            f"no host holds a journal of {run}: {shown}",
-            true="nothing was changed",
-            means="the run locked these hosts and had, by all that can be seen, changed nothing else",
-            next=(f"on each host, once you know that nobody works on it: rm {LOCK}",),
-        )
-    source, best = max(held.items(), key=lambda item: item[1].rank)
-    past = replay(best.lines)
-    wanted = past.header["plan_sha256"]
-    plans = [h.files[PLAN] for h in held.values() if PLAN in h.files]
-    plan = next((text for text in plans if hashlib.sha256(text).hexdigest() == wanted), None)
-    if plan is None:
-        raise Halted(
-            f"no host holds the plan that {run} was approved with (sha256 {wanted})",
-            true="nothing was changed",
-            means="without the plan nobody can say what the steps of this run are",
-            next=("look for plan.yaml in the run's directory on the hosts that did not answer",),
-        )
-    settings = next((h.files[SETTINGS] for h in (best, *held.values()) if SETTINGS in h.files), b"")
-    epoch = max(max(h.epoch, h.rank[0]) for h in copies.values() if isinstance(h, Held))
-    differs = tuple(text for name, h in copies.items() if name != source and (text := _differs(name, h, best)))
-    if best.fault:
-        differs = (
-            f"{source}: line {len(best.lines) + 1} is damaged ({best.fault}); what follows is not used",
-            *differs,
-        )
-    return Choice(source, best.files[JOURNAL][: best.good], plan, settings, past, epoch, differs)
-
-
-def _worth(held: Held | str) -> str:
-    return held if isinstance(held, str) else held.fault or "no journal"
-
-
-def _differs(name: str, other: Held | str, best: Held) -> str:
-    if isinstance(other, str):
-        return f"{name}: {other}"
-    if not other.lines:
-        return f"{name}: no journal"
-    same = sum(1 for mine, theirs in zip(best.lines, other.lines, strict=False) if mine == theirs)
-    if same < len(other.lines):
-        return f"{name}: its journal differs from line {same + 1} on ({len(other.lines)} lines, epoch {other.rank[0]})"
-    if other.fault:
-        return f"{name}: line {len(other.lines) + 1} of its journal is damaged ({other.fault})"
-    behind = len(best.lines) - len(other.lines)
-    return f"{name}: {behind} line{'s' if behind > 1 else ''} behind" if behind else ""

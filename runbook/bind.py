@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from runbook import runs, situation
-from runbook.errors import NOTE, Refused, UsageError
-from runbook.journal import Journal
+from runbook.errors import NOTE, Halted, Refused, UsageError
+from runbook.journal import Journal, damaged
 from runbook.plan import Plan
 from runbook.replay import Replay
 from runbook.step import Binding, Command
 from runbook.transport import Hosts
+
+
+class PlanMissing(Halted):
+    """A run's plan is not in its directory on this machine, or cannot be read there."""
 
 
 def _tool_sums(plan: Plan) -> dict[str, str]:
@@ -102,14 +106,14 @@ def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
 def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[Plan, Binding]:
     """A run's plan as approved, with later connection settings, and its binding.
 
-    Raises UsageError where the approved text was edited.
+    Raises UsageError where the approved text was edited, PlanMissing where it cannot be read.
     """
     from runbook import planfile
 
     header = past.header
-    base = Path(header["plan_base"])
-    text = run.plan_path.read_bytes()
-    if hashlib.sha256(text).hexdigest() != header["plan_sha256"]:
+    base = Path(_told(run, header, "plan_base"))
+    text = approved(run)
+    if hashlib.sha256(text).hexdigest() != _told(run, header, "plan_sha256"):
         raise UsageError(
             f"{run.plan_path} is not the plan that was approved: it was edited",
             true="nothing was changed just now",
@@ -124,7 +128,30 @@ def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[P
         newer = planfile.load(run.settings_path, base=Path(past.settings_base))
         plan = _with_settings(plan, newer)
     sums = {key: header.get(key, "") for key in ("etcdctl_sha256", "etcdutl_sha256")}
-    return plan, Binding(run.id, header["snapshot_sha256"], runs.holder(), **sums)
+    return plan, Binding(run.id, _told(run, header, "snapshot_sha256"), runs.holder(), **sums)
+
+
+def approved(run: runs.Run) -> bytes:
+    """The text of the plan that a run began with. Raises PlanMissing."""
+    try:
+        return run.plan_path.read_bytes()
+    except OSError as error:
+        raise PlanMissing(
+            f"{run.plan_path}: {error.strerror}: the plan that {run.id} began with cannot be read",
+            true="nothing was changed just now; the hosts are as the last engine left them",
+            means="the journal says where the run stands, and only the plan what its steps do",
+            next=(
+                f"ls -l {shlex.quote(str(run.plan_path))}{NOTE}is it there, and may you read it?",
+                f"runbook adopt --run {run.id} --host HOST{NOTE}any host of the run: brings its copy back",
+            ),
+        ) from error
+
+
+def _told(run: runs.Run, header: Mapping[str, object], key: str) -> str:
+    """What the journal's first line says, without which no plan can be bound. Raises JournalDamaged."""
+    if not isinstance(header.get(key), str):
+        raise damaged(run.journal_path, 1, f"it is of the event run and lacks {key}")
+    return str(header[key])
 
 
 def _with_settings(plan: Plan, newer: Plan) -> Plan:

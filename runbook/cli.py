@@ -252,10 +252,11 @@ def rollback(run: str | None, discard_writes: bool, without: tuple[str, ...], ye
 
 @cli.command()
 @click.option(
-    "--host", "hosts", multiple=True, required=True, metavar="[USER@]HOST", help="A host of the run; repeatable."
+    "--host", "hosts", multiple=True, required=True, metavar="[USER@]HOST[:PORT]", help="A host of the run; repeatable."
 )
 @click.option("--identity-file", type=click.Path(path_type=Path), help="The SSH key to log in with, from now on.")
 @click.option("--known-hosts-file", type=click.Path(path_type=Path), help="Whose host keys to trust, from now on.")
+@click.option("--jump", default="", metavar="[USER@]HOST[:PORT]", help="The jump host on the way, from now on.")
 @click.option("--workspace", default="/var/lib/etcd-runbook", show_default=True, help="Where runs lie on the hosts.")
 @click.option("--run", "wanted", default="", help="Which run, where the hosts hold several.")
 @OUTPUT
@@ -263,6 +264,7 @@ def adopt(
     hosts: tuple[str, ...],
     identity_file: Path | None,
     known_hosts_file: Path | None,
+    jump: str,
     workspace: str,
     wanted: str,
     output: str,
@@ -270,7 +272,7 @@ def adopt(
     """Take a run over on this machine, from what its hosts hold; changes no service."""
     from runbook import commands
 
-    document, text = commands.adopt(hosts, identity_file, known_hosts_file, workspace, wanted)
+    document, text = commands.adopt(hosts, identity_file, known_hosts_file, jump, workspace, wanted)
     _show(document, text, output)
 
 
@@ -280,11 +282,10 @@ def adopt(
 def status(run: str | None, output: str) -> None:
     """Where a run stands, what was last seen on each host, and what to type next."""
     from runbook import choice, status
-    from runbook.replay import replay
 
     found = choice.find(run, "status")
-    lines = found.lines()
-    past = replay(lines)
+    past = found.replay()
+    lines = past.lines
     others = [] if run else choice.others(found)
     document = status.document(lines, past, engine=found.engine(), others=others)
     _show(document, "" if output == "json" else status.text(document, past), output)
@@ -300,8 +301,8 @@ def runs_(output: str) -> None:
     documents = []
     for found in runs.all_runs():
         try:
-            lines = found.lines()
-            documents.append(status.document(lines, replay(lines), engine=found.engine()))
+            past = found.replay()
+            documents.append(status.document(past.lines, past, engine=found.engine()))
         except RunbookError as error:
             documents.append({**status.document([], replay([])), "run": found.id, "why": error.message})
     if output == "json":
@@ -321,7 +322,10 @@ def report(run: str | None, output: str) -> None:
     found = choice.find(run, "report")
     lines = found.lines()
     past = replay(lines)
-    plan = bind.bound_plan(found, past)[0] if past.header else None
+    try:
+        plan = bind.bound_plan(found, past)[0] if past.header else None
+    except bind.PlanMissing:  # what happened stands in the journal
+        plan = None
     if output == "json":
         _show(report.document(lines, past, plan), "", output)
     else:

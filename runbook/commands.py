@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runbook import __version__, findings, judging, runs, situation
 from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
 from runbook.connecting import hosts_of, missing_files
-from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, closing
+from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
 from runbook.plan import Plan, Ssh
 from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
@@ -135,10 +135,18 @@ def _work(
 
 def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
     """Raises Halted, with the run as it was, where this machine lacks what it takes to log in to any host."""
-    lacking = missing_files(plan)
+    past = replay(journal.lines)
+    own, copy = "", ""
+    if plan.file.parent == run.path:  # and no file that `resume --plan` brought just now
+        own = run.id
+        if past.state not in ("complete", "rolled-back"):
+            # where the plan's relative paths begin, or they would name other files
+            base = Path(past.settings_base if plan.file == run.settings_path else past.header["plan_base"])
+            copy = str((base if base.is_dir() else Path()) / f"{plan.name}-resumed.yaml")
+    lacking = missing_files(plan, own, copy)
     if lacking:
         message = findings.reason("this machine cannot log in to the hosts", findings.grouped(lacking))
-        raise Halted(message, **situation.describe(replay(journal.lines), run.id))
+        raise Halted(message, **situation.describe(past, run.id))
 
 
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
@@ -214,7 +222,14 @@ def resume(
 
 def _go_on(engine: Engine, journal: Journal) -> None:
     if engine.run.state in ("rolling-back", "stuck"):
-        why = replay(journal.lines).rollback_why
+        past = replay(journal.lines)
+        if past.served and not past.consented:  # the consent's journal is lost, or was never written
+            raise UsageError(
+                "going on with this rollback throws away what the restored cluster was told, "
+                "and nobody agreed to that in this journal: it needs --discard-writes; nothing was changed just now",
+                **situation.describe(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
+            )
+        why = past.rollback_why
         engine.backward(why or "resumed")
         if why.startswith(PREPARING_FAILED):
             raise Refused(why, **situation.describe(replay(journal.lines), engine.bound.run))
@@ -277,7 +292,12 @@ def _question(plan: Plan, past: Replay) -> str:
 
 
 def adopt(
-    hosts: Sequence[str], identity_file: Path | None, known_hosts_file: Path | None, workspace: str, wanted: str
+    hosts: Sequence[str],
+    identity_file: Path | None,
+    known_hosts_file: Path | None,
+    jump: str,
+    workspace: str,
+    wanted: str,
 ) -> tuple[dict[str, Any], str]:
     """Take a run over on this machine; what came of it, as a document and as text."""
     from runbook import status, takeover
@@ -286,7 +306,8 @@ def adopt(
 
     files = {"identityFile": identity_file, "knownHostsFile": known_hosts_file}
     given = {key: str(path.expanduser().absolute()) for key, path in files.items() if path}
-    ssh = Ssh(identity_file=identity_file)
+    given |= {"jump": jump} if jump else {}
+    ssh = Ssh(identity_file=identity_file, jump=jump or None)
     if known_hosts_file:
         ssh = replace(ssh, known_hosts_file=known_hosts_file)
 
@@ -294,13 +315,14 @@ def adopt(
         enter_lab(there[0].plan)
         return connect(there, claim)
 
-    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected)
+    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected, kubeadm().steps)
     document = status.document(done.run.lines(), done.past, None)
-    document |= {"from": done.choice.source, "differs": list(done.choice.differs), "informed": list(done.informed)}
+    document |= {"from": done.choice.source, "differs": list(done.choice.differs)}
+    document |= {"informed": list(done.informed), "not_informed": dict(done.silent)}
     lines = [f"{done.run.id}: taken over, from the copy of {done.choice.source}"]
     lines += [f"differs: {text}" for text in done.choice.differs]
     lines += [f"does not know yet: {name} ({why})" for name, why in done.silent.items()]
-    lines.append("no service was changed; an engine that still works on this run elsewhere can change nothing more")
+    lines += takeover.claims(done)
     lines += closing("", situation.meaning(done.past), situation.advice(done.past, done.run.id))
     return document, "\n".join(lines)
 

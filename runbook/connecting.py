@@ -50,16 +50,17 @@ def hosts_of(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
     return lambda bound: connect(targets(plan, bound), claim)
 
 
-def missing_files(plan: Plan) -> list[Finding]:
+def missing_files(plan: Plan, run: str = "", copy: str = "") -> list[Finding]:
     """What this machine lacks to log in at all: the key and known-hosts files that the plan names, by the plan's key.
 
-    Without them no host can be asked anything, so it is told before one is.
+    Without them no host can be asked anything, so it is told before one is. ``run``: the plan is that of this run,
+    whose text nobody may edit; ``copy`` is where a copy of it may lie, "" where a resume takes none.
     """
     found = []
     for key, path, places in _files(plan):
         why = _unreadable(path)
         if why:
-            found.append(_missing(plan, key, path, places, why))
+            found.append(_missing(key, path, places, why, _mend(plan, key, places, run, copy)))
     return found
 
 
@@ -89,16 +90,29 @@ def _unreadable(path: Path) -> str:
         return error.strerror or str(error)
 
 
-def _missing(plan: Plan, key: str, path: Path, places: Sequence[Node | Worker], why: str) -> Finding:
+def _mend(plan: Plan, key: str, places: Sequence[Node | Worker], run: str, copy: str) -> str:
+    """Where to write the right path, and how it then comes to be used."""
+    file = shlex.quote(str(plan.file))
+    if not run:
+        return f"write the right path to {key} in {file}"
+    if copy:
+        copy = shlex.quote(copy)
+        return f"cp {file} {copy}, write the right path to {key} in {copy}, then: runbook resume {run} --plan {copy}"
+    from runbook.held import adoption
+
+    option = "--identity-file" if key.endswith("identityFile") else "--known-hosts-file"
+    return f"give the run the right path, from now on: {adoption(places[0], run, without=option)} {option} FILE"
+
+
+def _missing(key: str, path: Path, places: Sequence[Node | Worker], why: str, mend: str) -> Finding:
     from runbook.checks import Finding, Severity
 
-    first, file = places[0], shlex.quote(str(plan.file))
+    first = places[0]
     port = f" -p {first.ssh.port}" if first.ssh.port != 22 else ""
     if key.endswith("identityFile"):
-        try_it = f"ssh{port} -i KEYFILE {first.ssh.user}@{first.host} true"
-        do = f"write the private key's path to {key} in {file}; which key it is: {try_it}"
+        do = f"{mend}; which key it is: ssh{port} -i KEYFILE {first.ssh.user}@{first.host} true"
     else:
         hosts = " ".join(shlex.quote(p.host) for p in places)
         make = f"ssh-keyscan{port} {hosts} >> {shlex.quote(str(path))}"
-        do = f"correct {key} in {file}; or make it, and compare with the hosts' own consoles: {make}"
+        do = f"{mend}; or make it, and compare with the hosts' own consoles: {make}"
     return Finding("LocalFiles", "", Severity.BLOCKS, f"{key}: {path}: {why}: no host can be asked without it", do)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from runbook import situation
 from runbook.asking import Clock, ask_once, ask_until
 from runbook.checks import Finding, Severity
 from runbook.checks.survey import inspect
 from runbook.copies import Copies
 from runbook.errors import Held
-from runbook.facts import once
+from runbook.facts import once, together
 from runbook.findings import decisive
+from runbook.held import adoption
 from runbook.journal import Journal
 from runbook.lifecycle import READY, Verdict, View, Views
 from runbook.plan import Plan
@@ -161,13 +163,16 @@ class Hands:
 
     def _superseded(self, results: Mapping[str, Result]) -> None:
         """A forgotten engine gives up at once: nothing that it saw tells what the newer one does."""
-        newer = [host for host, result in results.items() if result.code == SUPERSEDED]
+        newer = {host: result.tail() for host, result in results.items() if result.code == SUPERSEDED}
         if newer:
+            said, run = "; ".join(together(newer.items())), self.bound.run
+            back = adoption(Target(self.plan, self.bound, self.plan.node(next(iter(newer)))).place, run)
+            self.journal.append("superseded", {"said": said, "adopt": back})  # `status` here must not call it to resume
             raise Held(
-                f"a newer engine has taken this run over, on {', '.join(newer)}",
+                f"a newer engine has taken this run over: {said}",
                 true="this engine changes nothing any more",
-                means="the run goes on, or has ended, without it",
-                next=(f"runbook status {self.bound.run}",),
+                means=situation.SUPERSEDED,
+                next=situation.superseded(back, run),
             )
 
     def carry_out(self, step: Step, actions: Mapping[str, Sequence[Action]], what: str) -> dict[str, Result]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runbook.errors import NOTE, Held
+from runbook.plan import Node, Paths, Worker
 from runbook.tables import duration, stamp
 from runbook.transport import LOCK
 
@@ -105,7 +106,8 @@ def _advice(who: Holder, nodes: Sequence[Target]) -> list[str]:
     mine = next((r for r in runs.all_runs() if r.id == who.run), None)
     if mine is None:
         ask = f"ask {who.holder or 'around'}; on that machine: runbook status {who.run}"
-        return [ask, f"{adoption(nodes[0], who.run)}{NOTE}only where that machine is lost: takes its run over here"]
+        here = adoption(nodes[0].place, who.run, who.workspace)
+        return [ask, f"{here}{NOTE}only where that machine is lost: takes its run over here"]
     status = f"runbook status {who.run}"
     engine = mine.engine()
     if engine:
@@ -119,12 +121,25 @@ def _advice(who: Holder, nodes: Sequence[Target]) -> list[str]:
     return [status, *(c for c in situation.advice(past, who.run) if " report " not in c)]
 
 
-def adoption(n: Target, run: str) -> str:
-    """The command that takes a run over, by this host of it, with the plan's login."""
-    ssh, words = n.place.ssh, ["runbook", "adopt", "--host", f"{n.place.ssh.user}@{n.place.host}", "--run", run]
-    words += ["--identity-file", str(ssh.identity_file)] if ssh.identity_file else []
-    words += ["--known-hosts-file", str(ssh.known_hosts_file)]
-    return shlex.join(words)
+def adoption(place: Node | Worker, run: str, workspace: str = "", *, without: str = "") -> str:
+    """The command that takes a run over, by this host of it, with the plan's login; ``without`` one of its options.
+
+    ``workspace`` is where that run's directories lie on its hosts, where it is known; else it is taken for the plan's.
+    """
+    ssh, host = place.ssh, place.host
+    if ssh.port not in (0, 22):
+        host = f"[{host}]:{ssh.port}" if ":" in host else f"{host}:{ssh.port}"
+    workspace = workspace or place.paths.workspace
+    options = {
+        "--host": f"{ssh.user}@{host}",
+        "--run": run,
+        "--identity-file": str(ssh.identity_file or ""),
+        "--known-hosts-file": str(ssh.known_hosts_file),
+        "--jump": ssh.jump or "",
+        "--workspace": workspace if workspace != Paths().workspace else "",
+    }
+    words = [word for option, value in options.items() if value and option != without for word in (option, value)]
+    return shlex.join(["runbook", "adopt", *words])
 
 
 def _removal(n: Target, why: str = "only once you know who made it") -> str:

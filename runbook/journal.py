@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runbook import lineshape
 from runbook.errors import NOTE, Halted
 from runbook.log import redact
 
@@ -28,6 +29,8 @@ SUMS = ("plan_digest", "plan_sha256", "snapshot_sha256", "etcdctl_sha256", "etcd
 EXACT = frozenset((*NAMES, *PLACES, *SUMS, "from", "to", "trigger", "severity"))
 """What the program reads back by these keys: its own words, names of hosts, paths and sums. All else may be anybody's
 text, and is kept without what looks like a secret."""
+BROKEN = "it does not follow from the line before (prev differs)"
+"""The fault where the line that was changed may as well be the one before."""
 Line = dict[str, Any]
 
 
@@ -76,7 +79,7 @@ def read(path: Path) -> tuple[list[Line], int]:
         ) from error
     lines, good, fault = scan(raw)
     if fault:
-        raise _damaged(path, len(lines) + 1, fault)
+        raise damaged(path, len(lines) + 1, fault)
     return lines, good
 
 
@@ -86,18 +89,18 @@ def scan(raw: bytes) -> tuple[list[Line], int, str]:
     A torn last line is nothing wrong: what it announced was never done.
     """
     lines: list[Line] = []
-    prev, good = ZEROS, 0
+    prev, good, epoch = ZEROS, 0, 0
     pieces = raw.split(b"\n")
     for number, piece in enumerate(pieces[:-1], start=1):
         last = number == len(pieces) - 1 and not pieces[-1]
         line = _parse(piece)
         if line is None and last:
             break  # torn within its last block: what it announced was never done
-        fault = _fault(line, prev, number)
+        fault = _fault(line, prev, number, epoch)
         if line is None or fault:
             return lines, good, fault or "it is not a JSON object"
         lines.append(line)
-        prev, good = sha(piece), good + len(piece) + 1
+        prev, good, epoch = sha(piece), good + len(piece) + 1, line["epoch"]
     return lines, good, ""
 
 
@@ -109,18 +112,21 @@ def _parse(piece: bytes) -> Line | None:
     return value if isinstance(value, dict) else None
 
 
-def _fault(line: Line | None, prev: str, number: int) -> str:
+def _fault(line: Line | None, prev: str, number: int, epoch: int) -> str:
+    """What is wrong with a line; ``epoch`` is that of the line before, below which no later engine's is."""
     if line is None:
         return ""
     if line.get("prev") != prev:
-        return "it does not follow from the line before (prev differs)"
+        return BROKEN
     if line.get("seq") != number:
         return f"seq is {line.get('seq')}, not {number}"
-    missing = [key for key in ("at", "epoch", "event") if key not in line]
-    return f"it lacks {', '.join(missing)}" if missing else ""
+    if fault := lineshape.fault(line):
+        return fault
+    return f"its epoch is {line['epoch']}, and that of the line before {epoch}" if line["epoch"] < epoch else ""
 
 
-def _damaged(path: Path, number: int, what: str) -> JournalDamaged:
+def damaged(path: Path, number: int, what: str) -> JournalDamaged:
+    """The error, for a journal whose line of that number is not as it must be."""
     return JournalDamaged(
         f"{path}:{number}: the journal is damaged: {what}; put it back from a backup of this machine",
         true="nothing was changed just now; the hosts are as the last engine left them",

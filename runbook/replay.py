@@ -34,6 +34,12 @@ class Replay:
     finishing: bool = False
     """`finish` has begun to remove what the run left on the hosts: from here on there is no way back."""
     accepted: bool = False
+    served: bool = False
+    """A restored API server was, or may have been, told to start: there may be writes to lose."""
+    consented: bool = False
+    """Somebody has agreed that what the restored cluster was told is thrown away."""
+    superseded: str = ""
+    """The hosts have refused this journal's engine for a newer one: the command that takes the run back; else ""."""
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     """The nodes that the run goes on without, and the state of each step on each of them: what they are owed."""
     left: dict[str, str] = field(default_factory=dict)
@@ -65,6 +71,11 @@ class Replay:
     def in_outage(self) -> bool:
         """Whether the control plane is down now."""
         return bool(self.outages) and self.outages[-1][1] is None
+
+    @property
+    def never_began(self) -> bool:
+        """Its directory was made, and its engine ended before the journal's first line: no host knows of it."""
+        return bool(self.run) and not self.lines
 
     @property
     def refused(self) -> bool:
@@ -106,12 +117,14 @@ def replay(lines: Sequence[Line]) -> Replay:
         elif event == "step" and "joining" in line:
             past.absent.setdefault(line["joining"], {})[line["step"]] = line["to"]
         elif event == "step":
+            past.served |= line["step"] == SERVES_AGAIN and line["to"] in ("ACTING", "UNKNOWN", "DONE", "SKIPPED")
             past.steps.pop(line["step"], None)
             past.steps[line["step"]] = line["to"]
             _outage(past, line)
         elif event == "begin" and past.state in ("outage", "rolling-back"):
             _outage_begins(past, line)
         elif event in ("engine", "adopted"):
+            past.superseded = past.superseded if event == "engine" else ""
             past.owners = (*past.owners, *([line["owner"]] if line.get("owner") else []))
         elif event == "absent":
             past.absent |= {name: dict(past.steps) for name in line["hosts"] if name not in past.absent}
@@ -126,6 +139,10 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.left = dict(line.get("without") or {})
         elif event == "accepted":
             past.accepted = True
+        elif event == "consent":
+            past.consented = True
+        elif event == "superseded":
+            past.superseded = line["adopt"]
     return past
 
 

@@ -115,8 +115,10 @@ class Run:
         return read(self.journal_path)[0]
 
     def replay(self) -> Replay:
-        """The derived state; raises JournalDamaged."""
-        return replay(self.lines())
+        """The derived state; raises JournalDamaged. A run without a first line has its directory's name."""
+        past = replay(self.lines())
+        past.run = past.run or self.id
+        return past
 
     def engine(self) -> AtWork | None:
         """The process that holds this run's directory now; None where none does, so that no engine works on it here."""

@@ -90,6 +90,14 @@ def _true(past: Replay, views: Mapping[str, View]) -> str:
 
 # What it means.
 
+SUPERSEDED = "the run goes on, or has ended, without this machine: what is known of it here is old"
+
+
+def superseded(adopt: str, run: str) -> tuple[str, ...]:
+    """What to type where another machine has taken the run over; ``adopt`` is the command that takes it back."""
+    ask = f"ask who took {run} over; on that machine: runbook status {run}"
+    return ask, f"{adopt}{NOTE}only where that machine is lost: takes the run back"
+
 
 def _stopped(past: Replay, step: str) -> bool:
     """Whether this run began to stop something, and has not given it back everywhere."""
@@ -121,6 +129,10 @@ def owed(past: Replay) -> list[str]:
 
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
+    if past.superseded:
+        return SUPERSEDED
+    if past.never_began:
+        return "this run never began: nothing was done on any host, and there is nothing to go on with"
     ended = _ended(past)
     if ended:
         left = [f"what the run left on {', '.join(past.left)} is there still"] if past.left else []
@@ -199,6 +211,10 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
 
 def advice(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first, each with a word on what it does."""
+    if past.superseded:
+        return superseded(past.superseded, run)
+    if past.never_began:
+        return (f"runbook run PLAN{NOTE}a new run",)
     if past.refused and (past.closed or not past.begun("LockHosts")):
         return _anew(past)
     if past.closed:

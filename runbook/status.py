@@ -37,6 +37,7 @@ def document(
         "ticket": past.header.get("ticket", ""),
         "state": past.state,
         "refused": past.refused,
+        "never_began": past.never_began,
         "halted_from": past.halted_from if past.state == "halted" else "",
         "why": in_words(past.why),
         "step": past.current,
@@ -92,6 +93,8 @@ def shown_state(document: Mapping[str, Any]) -> str:
     """The state as a person says it: a run that a check refused was never rolled back in earnest."""
     if document["refused"]:
         return "refused"
+    if document["never_began"]:
+        return "never began"
     return f"{document['state']}{', closed' if document['closed'] else ''}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,52 +12,75 @@ from pathlib import Path
 
 import yaml
 
-from runbook import __version__, adopt, planfile, runs
-from runbook.adopt import PLAN, SETTINGS, Choice, Held, Seen
-from runbook.copies import JOURNAL, Copies
-from runbook.errors import Halted, UsageError
+from runbook import __version__, adopt, evidence, lineage, planfile, runs
+from runbook.adopt import PLAN, SETTINGS, Held, Seen
+from runbook.copies import JOURNAL, NO_DIRECTORY, SUPERSEDED, Copies
+from runbook.errors import NOTE, Halted, UsageError
+from runbook.held import adoption
 from runbook.journal import Journal, now
+from runbook.lineage import Choice
 from runbook.plan import Node, Paths, Plan, Snapshot, Ssh
 from runbook.replay import Replay
-from runbook.step import Binding, Target
+from runbook.step import Binding, Result, Step, Target
 from runbook.transport import ANY, Claim, RunHosts
 
 LOCAL = "this machine"
 WORKSPACE = Paths().workspace
 """Where runs lie on a host whose plan says nothing else."""
+PLACE = re.compile(
+    r"(?:\[([^\[\]]+)\]|([^-:\[\]][^:\[\]]*))(?::([1-9][0-9]{0,4}))?|([0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*)"
+)
+"""A host and its port: ``cp1``, ``cp1:2222``, ``[fd00::1]:2222``, ``fd00::1``."""
 Connect = Callable[[Sequence[Target], Claim], RunHosts]
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What came of it: the run, its state, what the copies differed in, which hosts know of the new epoch."""
+    """What came of it: the run, its state, what the copies differed in, which hosts know of the new epoch.
+
+    ``silent``: the hosts that do not, and why. ``again`` is the command that tells them too.
+    """
 
     run: runs.Run
     past: Replay
     choice: Choice
     informed: tuple[str, ...]
     silent: Mapping[str, str]
+    again: str
 
 
 def targets_of(words: Sequence[str], ssh: Ssh) -> list[Target]:
-    """The hosts of the command line, ``[user@]host``, as targets of no plan. Raises UsageError."""
+    """The hosts of the command line, ``[user@]host[:port]``, as targets of no plan. Raises UsageError.
+
+    Port 0 leaves it to ``~/.ssh/config``, as ``ssh`` itself does: no plan is known yet that would say otherwise.
+    """
     nodes = []
     for word in words:
-        user, at, host = word.rpartition("@")
-        if not host or host.startswith("-") or (at and not user):
-            raise UsageError(f"--host {word!r}: it should be HOST or USER@HOST", true="nothing was changed")
-        nodes.append(Node(host, host, (), (), ssh=replace(ssh, user=user) if user else ssh))
+        user, at, place = word.rpartition("@")
+        found = PLACE.fullmatch(place)
+        if not found or (at and not user):
+            raise UsageError(
+                f"--host {word!r}: it should be HOST, USER@HOST or USER@HOST:PORT", true="nothing was changed"
+            )
+        host, port = found[1] or found[2] or found[4], int(found[3] or 0)
+        nodes.append(Node(host, host, (), (), ssh=replace(ssh, user=user or ssh.user, port=port)))
     plan = Plan("adopt", Snapshot("", Path("/")), tuple(nodes))
     return [Target(plan, Binding(run="adopt"), node) for node in nodes]
 
 
 def take_over(
-    words: Sequence[str], ssh: Ssh, given: Mapping[str, str], workspace: str, wanted: str, connect: Connect
+    words: Sequence[str],
+    ssh: Ssh,
+    given: Mapping[str, str],
+    workspace: str,
+    wanted: str,
+    connect: Connect,
+    steps: Sequence[Step],
 ) -> Adopted:
     """Find the run on these hosts, take the best copy of its journal, and raise the epoch.
 
-    ``given``: the ssh keys of a plan that the command line brings. Raises UsageError, Halted, and Held where a process
-    of this machine works on the run.
+    ``given``: the ssh keys of a plan that the command line brings. ``steps`` are the procedure's. Raises UsageError,
+    Halted, and Held where a process of this machine works on the run.
     """
     first = targets_of(words, ssh)
     with contextlib.closing(connect(first, Claim(0))) as hosts:
@@ -65,16 +89,47 @@ def take_over(
         copies = adopt.fetch(hosts, _dirs(seen, run_id))
     run = runs.Run(runs.state_dir() / "runs" / run_id)
     own = _own(run)
-    choice = adopt.choose(copies | own, run_id)
+    choice = lineage.choose(copies | own, run_id)
     text = _with_ssh(choice.settings or choice.plan, given)
-    plan, _ = planfile.read(text, run.plan_path, base=Path(choice.past.header["plan_base"]))
+    plan, _ = planfile.read(text, run.plan_path, base=Path(str(choice.past.header.get("plan_base", "/"))))
     everyone = [Target(plan, Binding(run=run_id, holder=runs.holder()), node) for node in plan.nodes]
     with contextlib.closing(connect(everyone, Claim(0))) as hosts:
         copies = adopt.fetch(hosts, {t.name: t.run_dir for t in everyone})
-    choice = adopt.choose(copies | own, run_id)
-    past, shared = _write(run, choice, _with_ssh(choice.settings or choice.plan, given), everyone, connect)
-    informed = tuple(name for name, code in shared.items() if code == 0)
-    return Adopted(run, past, choice, informed, {name: why for name, why in copies.items() if isinstance(why, str)})
+    choice = lineage.choose(copies | own, run_id)
+    told = evidence.gather(copies, choice.past, steps)
+    found = evidence.lines(told, choice.past, steps)
+    choice = replace(choice, differs=(*choice.differs, *told.told()))
+    past, shared = _write(run, choice, found, _with_ssh(choice.settings or choice.plan, given), everyone, connect)
+    informed = tuple(name for name, result in shared.items() if result.ok)
+    silent = {t.name: _why(shared.get(t.name)) for t in everyone if t.name not in informed}
+    answered = next((t for t in everyone if isinstance(copies.get(t.name), Held)), everyone[0])
+    return Adopted(run, past, choice, informed, silent, adoption(answered.place, run_id))
+
+
+def claims(done: Adopted) -> list[str]:
+    """What is now true of an engine that may still work on the run elsewhere. Raises Halted where no host knows."""
+    if not done.informed:
+        told = "; ".join(f"{name}: {why}" for name, why in done.silent.items())
+        raise Halted(
+            f"no host knows that {done.run.id} was taken over: {told}",
+            true=f"no service was changed; plan and journal are in {done.run.path} now",
+            means="an engine that still works on this run elsewhere can go on with it",
+            next=(f"{done.again}{NOTE}again, once hosts answer and can write", f"runbook status {done.run.id}"),
+        )
+    where = "" if not done.silent else f" on {', '.join(done.informed)}"
+    said = [f"no service was changed; an engine that still works on this run elsewhere can change nothing more{where}"]
+    if done.silent:
+        said.append(f"on {', '.join(done.silent)} it still can, until this command, or a resume, has reached them")
+    return said
+
+
+def _why(result: Result | None) -> str:
+    """Why a host did not take the new epoch."""
+    if result is None:
+        return "it was not asked"
+    if result.code == NO_DIRECTORY:
+        return "it has no directory of this run"
+    return result.tail() or f"exit code {result.code}"
 
 
 def _dirs(seen: Mapping[str, Seen | str], run_id: str) -> dict[str, str]:
@@ -88,7 +143,7 @@ def _own(run: runs.Run) -> dict[str, Held]:
     for name, path in ((JOURNAL, run.journal_path), (PLAN, run.plan_path), (SETTINGS, run.settings_path)):
         with contextlib.suppress(OSError):
             files[name] = path.read_bytes()
-    return {LOCAL: adopt.held(files)} if files else {}
+    return {LOCAL: adopt.held(files, here=True)} if files else {}
 
 
 def _with_ssh(text: bytes, given: Mapping[str, str]) -> bytes:
@@ -106,29 +161,37 @@ def _with_ssh(text: bytes, given: Mapping[str, str]) -> bytes:
 
 
 def _write(
-    run: runs.Run, choice: Choice, settings: bytes, everyone: Sequence[Target], connect: Connect
-) -> tuple[Replay, dict[str, int | None]]:
-    """The run's directory here, then the new epoch on every host that answers; the answers' codes. Raises Halted."""
+    run: runs.Run,
+    choice: Choice,
+    found: Sequence[evidence.Found],
+    settings: bytes,
+    everyone: Sequence[Target],
+    connect: Connect,
+) -> tuple[Replay, dict[str, Result]]:
+    """The run's directory here, then the new epoch on every host that answers; their answers. Raises Halted."""
+    base = choice.past.header.get("plan_base", "/")
     with _journal(run, choice) as journal:
         journal.epoch = choice.epoch + 1
         said = {"holder": runs.holder(), "version": __version__, "from": choice.source, "differs": list(choice.differs)}
         said["owner"] = owner = secrets.token_hex(8)
         journal.append("adopted", said)
+        for line in found:
+            journal.append(line.event, line.fields, step=line.step)
         if settings != choice.plan:
             _put(run.settings_path, settings)
-            journal.append("settings", {"file": "adopt", "base": choice.past.header["plan_base"]})
+            journal.append("settings", {"file": "adopt", "base": base})
         with contextlib.closing(connect(everyone, Claim(journal.epoch, owner, (ANY,)))) as hosts:
             shared = Copies(hosts, [t.name for t in everyone], journal, run.files).share()
         past = run.replay()
-    newer = [name for name, result in shared.items() if result.code == 97]
+    newer = [name for name, result in shared.items() if result.code == SUPERSEDED]
     if newer:
         raise Halted(
             f"another machine took {run.id} over at the same moment: {', '.join(newer)} would not have this one",
             true="no service was changed",
             means="only one engine may work on a run; ask who else is at it",
-            next=(f"runbook adopt {' '.join(f'--host {t.place.host}' for t in everyone)}",),
+            next=(adoption(everyone[0].place, run.id),),
         )
-    return past, {name: result.code for name, result in shared.items()}
+    return past, shared
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from runbook.checks import Answers, Check, Finding, heard
 from runbook.checks.words import is_node, on, script
+from runbook.held import adoption
 from runbook.plan import Node, Plan
 from runbook.shape import ParseError, Shape, from_json
 from runbook.step import Binding, Command, Target
@@ -19,8 +20,13 @@ set -u
 [ -e "$1" ] || exit 0
 echo "now $(date +%s)"
 run=$(sed -n 's/.*"run": *"\([A-Za-z0-9.-]*\)".*/\1/p' "$1" | head -n 1)
-if [ -n "$run" ] && [ -d "$2/$run" ]; then
-  echo "life $(find "$2/$run" -printf '%T@\n' | sort -n | tail -n 1)"
+dir=$(sed -n 's|.*"dir": *"\([A-Za-z0-9/._+@:=,%-]*\)".*|\1|p' "$1" | head -n 1)
+case $dir in
+  /*/"$run") ;;
+  *) dir=$2/$run ;;
+esac
+if [ -n "$run" ] && [ -d "$dir" ]; then
+  echo "life $(find "$dir" -printf '%T@\n' | sort -n | tail -n 1)"
 fi
 printf 'lock '
 head -c 4096 -- "$1"
@@ -30,13 +36,17 @@ head -c 4096 -- "$1"
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a host. ``run`` is "" where the lock cannot be read; times are RFC 3339, ``ago`` in seconds."""
+    """Who holds a host. ``run`` is "" where the lock cannot be read; times are RFC 3339, ``ago`` in seconds.
+
+    ``workspace`` is where the run's directory lies on that host, "" where the lock does not say it.
+    """
 
     run: str
     holder: str
     since: str
     life: str
     ago: float | None
+    workspace: str = ""
 
 
 def holder(text: str) -> Holder | None:
@@ -59,7 +69,9 @@ def holder(text: str) -> Holder | None:
     ago = times["now"] - life if life is not None and "now" in times else None
     try:
         told = Shape(from_json(lock, "lock"), "lock")
-        return Holder(told.text("run"), told.text("holder", ""), told.text("since", ""), shown, ago)
+        run, place = told.text("run"), told.text("dir", "")
+        workspace = place.removesuffix(f"/{run}") if place.endswith(f"/{run}") else ""
+        return Holder(run, told.text("holder", ""), told.text("since", ""), shown, ago, workspace)
     except ParseError:
         return Holder("", " ".join(lock.split())[:200], "", shown, ago)
 
@@ -96,6 +108,6 @@ class Locks(Check):
         saw = f"held by the run {found.run} of {found.holder or 'nobody named'} since {found.since or '?'}; {life}"
         do = (
             f"ask them; on their machine: runbook status {found.run}, then resume, rollback or finish; "
-            f"only where that machine is lost: runbook adopt --host {node.ssh.user}@{node.host} --run {found.run}"
+            f"only where that machine is lost: {adoption(node, found.run, found.workspace)}"
         )
         return self.held(node.name, saw, do)

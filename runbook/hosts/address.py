@@ -36,7 +36,7 @@ class Address:
             name=name,
             host=host,
             user=ssh.user,
-            port=ssh.port,
+            port=ssh.port or None,  # 0 where no plan is known yet: ~/.ssh/config says it, as with ssh itself
             identity_file=str(ssh.identity_file) if ssh.identity_file else None,
             known_hosts_file=str(ssh.known_hosts_file),
             jump=ssh.jump,

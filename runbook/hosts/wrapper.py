@@ -88,7 +88,7 @@ claim() {
     [ "$held" -lt "$epoch" ] || refuse 97 "another engine took this run over at the same moment (epoch $held)"
     case " $known " in
       *" * "* | *" $by "*) ;;
-      *) refuse 97 "this run was taken over on another machine (epoch $held); runbook adopt takes it back" ;;
+      *) refuse 97 "this run was taken over on another machine (epoch $held)" ;;
     esac
   fi
   if [ "$held" -lt "$epoch" ]; then

@@ -23,7 +23,7 @@ def make_dir(n: Target, name: str) -> Command:
 
 def lock(n: Target) -> Command:
     """Take the host's one lock for this run, or fail where another run has it."""
-    return script(scripts.LOCK, LOCK, n.bound.run, n.bound.holder, timeout=n.plan.timeouts.command)
+    return script(scripts.LOCK, LOCK, n.bound.run, n.bound.holder, n.run_dir, timeout=n.plan.timeouts.command)
 
 
 def unlock(n: Target) -> Command:

@@ -151,7 +151,7 @@ class FakeHosts:
                 continue
             while name in self.jobs:
                 self._others_go_on(name)
-            results[name] = Result(0 if self._claim(host) else 97)
+            results[name] = Result(0) if self._claim(host) else Result(97, err="a newer engine has the run")
         return results
 
     def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:

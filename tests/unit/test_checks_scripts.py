@@ -234,7 +234,11 @@ def test_a_lock_and_its_holders_last_sign_of_life(tmp_path: Path) -> None:
     seen = locks.holder(sh(locks.READ, lock, workspace).out)
     assert seen
     assert seen.life == "1970-01-01T00:16:40Z"
-    for odd in ("", "garbage", '{"run": "../../etc"}', '{"run": 3}'):
+    lock.write_text(json.dumps({"run": seen.run, "holder": "ada@desk", "since": "x", "dir": f"{workspace}/{seen.run}"}))
+    elsewhere = locks.holder(sh(locks.READ, lock, "/var/lib/etcd-runbook").out)
+    assert elsewhere
+    assert (elsewhere.life, elsewhere.workspace) == ("1970-01-01T00:16:40Z", str(workspace))
+    for odd in ("", "garbage", '{"run": "../../etc"}', '{"run": 3}', '{"run": "a", "dir": "/etc"}'):
         lock.write_text(odd)
         seen = locks.holder(sh(locks.READ, lock, workspace).out)
         assert seen is not None

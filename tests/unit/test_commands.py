@@ -228,6 +228,115 @@ def test_a_missing_local_file_is_named_by_the_plans_key(desk: Desk, name: str, k
     assert len(runs.all_runs()) == 1
 
 
+def test_a_runs_own_plan_is_never_to_be_edited(desk: Desk) -> None:
+    """A run that was given up because its plan was edited cannot be resumed: the mended copy comes by --plan."""
+    run = desk.restore(code=0)
+    cut = next(i for i, line in enumerate(run.lines()) if line.get("step") == "StartEtcd")
+    run.journal_path.write_bytes(b"".join(run.journal_path.read_bytes().splitlines(keepends=True)[:cut]))
+    (desk.home / "known").rename(desk.home / "found")
+    typed = desk.type("resume", run.id, code=4)
+    copy = desk.home / "fake-resumed.yaml"
+    words = f"cp {run.plan_path} {copy}, write the right path to spec.ssh.knownHostsFile in {copy}, then: "
+    assert f"{words}runbook resume {run.id} --plan {copy}" in typed.err
+    assert f"correct spec.ssh.knownHostsFile in {run.plan_path}" not in typed.err
+    copy.write_text(run.plan_path.read_text().replace("knownHostsFile: known", "knownHostsFile: found"))
+    desk.type("resume", run.id, "--plan", str(copy), code=None)
+    assert "settings" in [line["event"] for line in run.lines()]
+
+
+def test_a_complete_run_gets_the_right_path_by_adopt(desk: Desk) -> None:
+    """Its resume has nothing to do, and so takes no settings."""
+    run = desk.restore()
+    (desk.home / "key").unlink()
+    typed = desk.type("rollback", run.id, "--discard-writes", code=4)
+    words = f"runbook adopt --host root@10.0.1.10 --run {run.id} --known-hosts-file {desk.home / 'known'}"
+    assert f"from now on: {words} --identity-file FILE" in typed.err
+
+
+# What this machine has lost.
+
+
+def test_a_runs_plan_that_is_not_there_is_brought_back_by_adopt(desk: Desk) -> None:
+    run = desk.restore()
+    run.plan_path.unlink()
+    for words in (("rollback", run.id, "--discard-writes"), ("finish", run.id, "--yes")):
+        typed = desk.type(*words, code=4)
+        assert (
+            f"{run.plan_path}: No such file or directory: the plan that {run.id} began with cannot be read" in typed.err
+        )
+        assert typed.next[1].startswith(f"runbook adopt --run {run.id} --host HOST")
+    assert run.id in desk.type("report", run.id).out
+    assert json.loads(desk.type("report", run.id, "--output", "json").out)["run"] == run.id
+
+
+def test_a_journal_that_cannot_be_bound_to_its_plan_is_damaged(desk: Desk) -> None:
+    run = desk.restore()
+    lines = [json.loads(line) for line in run.journal_path.read_text().splitlines()]
+    del lines[0]["plan_base"]
+    run.journal_path.write_text(json.dumps(lines[0]) + "\n")
+    typed = desk.type("rollback", run.id, code=4)
+    assert "journal.jsonl:1: the journal is damaged: it is of the event run and lacks plan_base" in typed.err
+
+
+@pytest.mark.parametrize("words", [("status",), ("runs",), ("resume",), ("report",)])
+def test_a_line_that_says_nothing_takes_no_command_down(desk: Desk, words: tuple[str, ...]) -> None:
+    """Its chain is whole, and yet nobody can replay it: named, with exit code 4, and only for that run."""
+    from runbook.journal import sha
+
+    run = desk.restore()
+    raw = run.journal_path.read_bytes().splitlines()
+    last = {**json.loads(raw[-1]), "event": "state", "seq": len(raw) + 1, "prev": sha(raw[-1])}
+    del last["to"]
+    run.journal_path.write_bytes(b"\n".join([*raw, json.dumps(last).encode()]) + b"\n")
+    typed = desk.type(*words, code=0 if words == ("runs",) else 4)
+    assert f"journal.jsonl:{len(raw) + 1}: the journal is damaged" in typed.out + typed.err
+
+
+def test_a_run_that_was_killed_before_its_first_line_has_a_name_and_never_began(desk: Desk) -> None:
+    run = desk.restore()
+    run.journal_path.write_bytes(b"")
+    document = json.loads(desk.type("status", run.id, "--output", "json").out)
+    assert (document["run"], document["never_began"], document["next"]) == (run.id, True, ["runbook run PLAN"])
+    text = desk.type("status", run.id).out
+    assert "this run never began: nothing was done on any host" in text
+    assert "runbook resume" not in text
+    assert desk.type("runs").out.splitlines()[1].startswith(f"{run.id}  never began")
+    assert "nothing was ever begun" in desk.type("resume", run.id, code=2).err
+
+
+# Another machine has taken the run over.
+
+
+def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> None:
+    """Neither then nor by `status` afterwards: its journal is old, and to go on from it would lose what came after."""
+    run = desk.restore()
+    cut = next(i for i, line in enumerate(run.lines()) if line.get("step") == "StartEtcd")
+    run.journal_path.write_bytes(b"".join(run.journal_path.read_bytes().splitlines(keepends=True)[:cut]))
+    for host in desk.world.hosts.values():
+        host.put(f"/var/lib/etcd-runbook/{run.id}/epoch", "7")
+    typed = desk.type("resume", run.id, code=6)
+    assert "a newer engine has taken this run over: m1, m2, m3: a newer engine has the run" in typed.err
+    adopt = f"runbook adopt --host root@10.0.1.10 --run {run.id} --identity-file {desk.home / 'key'}"
+    for said in (typed, desk.type("status", run.id)):
+        text = said.out + said.err
+        assert f"ask who took {run.id} over; on that machine: runbook status {run.id}" in text
+        assert adopt in text
+        assert "only where that machine is lost" in text
+        assert "runbook resume" not in text
+        assert "without this machine: what is known of it here is old" in text
+
+
+def test_a_rollback_whose_consent_nobody_knows_asks_for_it(desk: Desk) -> None:
+    """As adopt leaves it, where the hosts' commands tell of a rollback whose journal is lost."""
+    run = desk.restore()
+    with run.locked() as book:
+        book.append("state", {"from": "complete", "to": "rolling-back", "why": "the hosts hold commands of it"})
+    typed = desk.type("resume", run.id, code=2)
+    assert typed.next[0].startswith(f"runbook rollback {run.id} --discard-writes")
+    assert "nothing was changed just now" in typed.err
+    desk.type("rollback", run.id, "--discard-writes")
+
+
 # Confirmation.
 
 

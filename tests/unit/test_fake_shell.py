@@ -222,7 +222,7 @@ CASES: list[tuple[str, Sequence[Tree], list[str]]] = [
     ("START", MANIFESTS, ["{0}/m", "{0}/s", R, "other", "etcd"]),
     ("MAKE_DIR", LOCKS, ["{0}/place", "{0}/place/run", "{0}/place/run/commands"]),
     ("MAKE_DIR", LOCKS, ["{0}/tools"]),
-    ("LOCK", LOCKS, ["{0}/lock", R, "ops@here"]),
+    ("LOCK", LOCKS, ["{0}/lock", R, "ops@here", f"/ws/{R}"]),
     ("UNLOCK", LOCKS, ["{0}/lock", R]),
     *(("UNRESTORE", RESTORES, [RUN, D, wal, R]) for wal in ("", W)),
     *(("RESTORED", RESTORES, [RUN, D, wal, R, "abc"]) for wal in ("", W)),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runbook import held
 from runbook.errors import Held
-from runbook.plan import Plan
+from runbook.plan import Paths, Plan, Ssh
 from runbook.step import Binding, Target
 from runbook.transport import LOCK
 from tests.fake.hosts import FakeHosts, Fuse
@@ -88,3 +89,15 @@ def test_a_silent_host_whose_lock_nobody_read_gets_no_such_advice(world: World) 
     world.hosts["m2"].put(LOCK, "what is this")
     world.hosts["m2"].reachable = False
     assert error(world, "m2", again="runbook status mine").next == ("runbook status mine",)
+
+
+def test_the_command_that_takes_it_over_logs_in_as_the_plan_does_and_finds_its_workspace(world: World) -> None:
+    """Port, jump host, key; and where the lock says that the run's directory lies."""
+    ssh = Ssh("ops", 2222, Path("/k"), Path("/known"), jump="bastion")
+    place = replace(world.plan.nodes[0], ssh=ssh)
+    rest = "--run r-1 --identity-file /k --known-hosts-file /known --jump bastion"
+    assert held.adoption(place, "r-1", "/srv/w") == f"runbook adopt --host ops@10.0.1.10:2222 {rest} --workspace /srv/w"
+    six = replace(place, host="fd00::1", paths=Paths(workspace="/srv/plan"))
+    assert held.adoption(six, "r-1") == f"runbook adopt --host 'ops@[fd00::1]:2222' {rest} --workspace /srv/plan"
+    world.hosts["m1"].put(LOCK, RAW.replace("}", ', "dir": "/srv/w/prod-1"}'))
+    assert error(world, "m1").next[1].partition("   #")[0].endswith(" --workspace /srv/w")

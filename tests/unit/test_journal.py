@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,14 @@ def write(path: Path, events: list[tuple[str, dict[str, Any], str, str]]) -> lis
 
 def three(path: Path) -> list[bytes]:
     """A journal of three lines, without their newlines."""
-    write(path, [("run", {"run": "r-1"}, "", ""), ("state", {"to": "preparing"}, "", ""), ("begin", {}, "S", "m1")])
+    write(
+        path,
+        [
+            ("run", {"run": "r-1"}, "", ""),
+            ("state", {"from": "planned", "to": "preparing"}, "", ""),
+            ("begin", {}, "S", "m1"),
+        ],
+    )
     return path.read_bytes().splitlines()
 
 
@@ -82,7 +90,7 @@ def test_a_torn_last_line_is_dropped_at_every_byte(tmp_path: Path) -> None:
         lines, size = read(path)
         assert ([line["seq"] for line in lines], size) == ([1, 2], kept), end
         book = Journal(path)
-        book.append("state", {"to": "halted"})
+        book.append("state", {"from": "preparing", "to": "halted"})
         book.close()
         again, _ = read(path)
         assert [line["event"] for line in again] == ["run", "state", "state"], end
@@ -131,6 +139,61 @@ def test_any_other_damage_is_named(
         assert caught.value.means
         assert "runbook adopt" in caught.value.next[0]
     assert path.read_bytes() == before, "a damaged journal is evidence: it stays as it is"
+
+
+def chained(path: Path, *lines: dict[str, Any]) -> None:
+    """A journal of these lines, whose chain is whole whatever they hold."""
+    prev, raw = ZEROS, b""
+    for seq, line in enumerate(lines, start=1):
+        whole = {"seq": seq, "at": "2026-04-09T14:00:00Z", "epoch": 1, **line, "prev": prev}
+        piece = json.dumps({key: value for key, value in whole.items() if value is not ...}).encode()
+        prev, raw = sha(piece), raw + piece + b"\n"
+    path.write_bytes(raw)
+
+
+STEP = {"event": "step", "step": "StopEtcd", "from": "PENDING", "to": "ACTING", "trigger": "proceed", "saw": {}}
+STATE = {"event": "state", "from": "outage", "to": "halted", "why": ""}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({**STEP, "to": ...}, "it is of the event step and lacks to"),
+    ({**STEP, "to": "GONE"}, "its to is 'GONE'"),
+    ({**STEP, "saw": "yes"}, "its saw is 'yes'"),
+    ({**STEP, "trigger": ...}, "lacks trigger"),
+    ({**STEP, "epoch": "one"}, "its epoch is 'one'"),
+    ({**STEP, "epoch": True}, "its epoch is True"),
+    ({**STEP, "epoch": 0}, "its epoch is 0, and that of the line before 1"),
+    ({**STEP, "at": "yesterday"}, "its at is 'yesterday'"),
+    ({**STEP, "at": "2026-04-09T14:00:00"}, "its at is '2026-04-09T14:00:00'"),
+    ({**STEP, "event": ...}, "it lacks event"),
+    ({**STEP, "event": ["step"]}, "its event is"),
+    ({**STATE, "to": ...}, "it is of the event state and lacks to"),
+    ({**STATE, "to": "nowhere"}, "its to is 'nowhere'"),
+    ({**STATE, "from": ...}, "it is of the event state and lacks from"),
+    ({"event": "begin", "step": "S", "host": ["m1"]}, "its host is"),
+    ({"event": "end", "step": "S", "host": "m1", "code": "0"}, "its code is '0'"),
+    ({"event": "absent"}, "it is of the event absent and lacks hosts"),
+    ({"event": "absent", "hosts": "m1"}, "its hosts is 'm1'"),
+    ({"event": "present"}, "it is of the event present and lacks host"),
+    ({"event": "settings"}, "it is of the event settings and lacks base"),
+    ({"event": "adopted", "owner": 5}, "its owner is 5"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_a_line_that_cannot_be_read_as_what_it_says_is_damage(tmp_path: Path, line: dict[str, Any], said: str) -> None:
+    """Its chain may be whole: nobody who replays it may stumble over it."""
+    path = tmp_path / "journal.jsonl"
+    chained(path, {"event": "run", "run": "r-1"}, line)
+    with pytest.raises(JournalDamaged, match=f":2: the journal is damaged: .*{re.escape(said)}"):
+        read(path)
+
+
+def test_lines_as_the_program_writes_them_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    finding = {"event": "finding", "check": "Swap", "severity": "warns", "saw": "swap is on", "do": "", "host": "m1"}
+    later = {**STATE, "epoch": 2}
+    unknown = {"event": "new", "host": ["m1"], "to": 7, "epoch": 2}
+    chained(path, {"event": "run", "run": "r-1"}, STEP, STATE, finding, later, unknown)
+    assert len(read(path)[0]) == 6
 
 
 def test_a_flipped_byte_anywhere_but_in_the_last_line_is_found(tmp_path: Path) -> None:
@@ -195,7 +258,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     assert (caught.value.code, path.read_bytes(), len(book.lines)) == (4, before, lines)
     assert caught.value.true
     assert caught.value.next
-    assert book.append("state", {"to": "halted"})["seq"] == 4
+    assert book.append("state", {"from": "preparing", "to": "halted"})["seq"] == 4
     book.close()
     assert len(read(path)[0]) == 4
 

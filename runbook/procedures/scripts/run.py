@@ -21,7 +21,7 @@ touch -- "$1"
 LOCK = r"""
 set -eu
 if [ ! -e "$1" ]; then
-  printf '{"run": "%s", "holder": "%s", "since": "%s"}\n' "$2" "$3" "$(date -u +%FT%TZ)" > "$1.$2"
+  printf '{"run": "%s", "holder": "%s", "since": "%s", "dir": "%s"}\n' "$2" "$3" "$(date -u +%FT%TZ)" "$4" > "$1.$2"
   sync -- "$1.$2"
   ln -T -- "$1.$2" "$1" || :
 fi
@@ -29,8 +29,8 @@ rm -f -- "$1.$2"
 sync -- "${1%/*}"
 grep -qF -- "\"run\": \"$2\"," "$1"
 """
-"""lock, run, holder. ``ln`` is what decides between two that come at once. Synced: a lock that a power cut took away
-would let another run in."""
+"""lock, run, holder, run dir. ``ln`` is what decides between two that come at once. Synced: a lock that a power cut
+took away would let another run in. It names the run's directory, which else only the plan knows."""
 
 UNLOCK = r"""
 set -eu

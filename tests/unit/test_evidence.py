@@ -1,0 +1,127 @@
+"""A journal that lacks its end, made whole from the hosts' own records: then it can be gone on with, and gone back."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from runbook import evidence
+from runbook.adopt import Held
+from runbook.journal import Line
+from runbook.procedures import kubeadm
+from runbook.replay import replay
+from tests.fake.hosts import Fuse
+from tests.fake.sessions import Life, plan
+from tests.fake.world import FakeHost
+
+ORDER = [s.id() for s in kubeadm.STEPS]
+LOST = ("StopEtcd", "SwapData", "StartEtcd", "StartApiServers", "StartControllers")
+KNOWN = ("RestoreAside", "StopControllers", "StopEtcd")
+PAIRS = [(known, lost) for known in KNOWN for lost in LOST if ORDER.index(known) < ORDER.index(lost)]
+
+
+@pytest.fixture(autouse=True)
+def no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have tests of their own; the fake answers only what the steps ask."""
+    monkeypatch.setattr("runbook.hands.inspect", lambda *_args, **_kwargs: [])
+
+
+def keys(lines: list[Line]) -> dict[str, Held | str]:
+    """What the hosts have recorded of their commands; each was announced by a line."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line["event"] == "begin":
+            found.setdefault(line["host"], []).append(line["key"])
+    return {host: Held(commands=tuple(names)) for host, names in found.items()}
+
+
+def cut(life: Life, step: str, to: str = "DONE") -> None:
+    """The journal ends where that step had come so far: what came after is lost, but for what the hosts recorded."""
+    recorded = keys(life.lines)
+    end = next(i for i, line in enumerate(life.lines) if line.get("step") == step and line.get("to") == to)
+    epoch = life.lines[-1]["epoch"]
+    del life.lines[end + 1 :]
+    past = replay(life.lines)
+    for line in evidence.lines(evidence.gather(recorded, past, kubeadm.STEPS), past, kubeadm.STEPS):
+        plain = {**life.lines[-1], "event": line.event, "epoch": epoch, **line.fields}
+        life.lines.append(
+            {**plain, "step": line.step} if line.step else {k: v for k, v in plain.items() if k != "step"}
+        )
+
+
+class Marks(Fuse):
+    """Notes the moment at which each step's first command was announced."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__()
+        self.life = life
+        self.at_step: dict[str, int] = {}
+
+    def burn(self, host: FakeHost | None = None) -> bool:
+        line = self.life.lines[-1]
+        if line["event"] == "begin":
+            self.at_step.setdefault(line["step"], self.count)
+        return super().burn(host)
+
+
+@cache
+def moments() -> dict[str, int]:
+    """By step, of an undisturbed run."""
+    life = Life(plan())
+    marks = Marks(life)
+    life.session("forward", marks)
+    return marks.at_step
+
+
+def crashed(at: str) -> Life:
+    """A run whose engine dies soon after that step was begun; what it left running on the hosts has ended since."""
+    fuse = Fuse(moments()[at] + 12)
+    life = Life(plan())
+    assert life.session("forward", fuse) == "killed"
+    for job in life.world.jobs.values():
+        while not job.over:
+            job.step()
+    life.world.jobs.clear()
+    return life
+
+
+@pytest.mark.parametrize("then", ["forward", "backward"])
+@pytest.mark.parametrize(("known", "lost"), PAIRS)
+def test_a_run_whose_journal_lost_its_end(known: str, lost: str, then: str) -> None:
+    life = crashed(lost)
+    recorded = {key.partition(".")[0] for held in keys(life.lines).values() for key in held.commands}  # type: ignore[union-attr]
+    cut(life, known)
+    past = replay(life.lines)
+    newest = max(recorded, key=ORDER.index)
+    assert past.begun(newest)
+    assert past.served == ("StartApiServers" in recorded)
+    assert life.session(then) == ("complete" if then == "forward" else "rolled-back")
+    assert life.faults(restored=then == "forward") == []
+
+
+def test_a_rollback_that_the_journal_does_not_know_is_gone_on_with() -> None:
+    life = Life(plan())
+    life.session("forward")
+    life.session("backward", Fuse(150))
+    assert replay(life.lines).state == "rolling-back"
+    assert any(line["event"] == "begin" and ".undo." in line["key"] for line in life.lines)
+    life.world.jobs.clear()
+    cut(life, "StopEtcd")
+    assert replay(life.lines).state == "rolling-back"
+    assert life.session("backward") == "rolled-back"
+    assert life.faults(restored=False) == []
+
+
+def test_a_journal_that_knows_all_gets_nothing() -> None:
+    life = Life(plan())
+    life.session("forward")
+    life.session("backward")
+    past = replay(life.lines)
+    assert evidence.lines(evidence.gather(keys(life.lines), past, kubeadm.STEPS), past, kubeadm.STEPS) == []
+    for moment in range(0, 900, 90):
+        life = Life(plan())
+        life.session("forward", Fuse(moment))
+        past = replay(life.lines)
+        told = evidence.gather(keys(life.lines), past, kubeadm.STEPS)
+        assert (told.told(), evidence.lines(told, past, kubeadm.STEPS)) == ([], [])
