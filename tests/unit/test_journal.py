@@ -317,9 +317,10 @@ def test_what_a_host_says_is_kept_without_its_secrets(tmp_path: Path, text: str)
     heard: list[journal.Line] = []
     book = Journal(path)
     book.listener = heard.append
-    book.append("end", {"code": 1, "said": f"it said: {text}; and ended"})
-    book.append("step", {"to": "FAILED", "saw": {"m1": f"no: {text}"}, "list": [[text], (text,)]}, step="S")
-    book.append("state", {"to": "halted", "why": text})
+    book.append("end", {"key": "k", "code": 1, "said": f"it said: {text}; and ended"}, step="S", host="m1")
+    done = {"from": "ACTING", "to": "FAILED", "trigger": "proceed"}
+    book.append("step", {**done, "saw": {"m1": f"no: {text}"}, "list": [[text], (text,)]}, step="S")
+    book.append("state", {"from": "outage", "to": "halted", "why": text})
     book.close()
     assert read(path)[0] == book.lines == heard
     assert SECRETS[text] not in path.read_text()

@@ -19,7 +19,8 @@ JUDGES: tuple[Callable[[Replay], str], ...] = (
 
 
 def past(state: str, **more: Any) -> Replay:
-    return Replay(run=RUN, state=state, header={"version": __version__, "nodes": ["m1", "m2", "m3"]}, **more)
+    header = {"version": __version__, "nodes": ["m1", "m2", "m3"]}
+    return Replay(run=RUN, state=state, header=header, lines=1, **more)
 
 
 @pytest.mark.parametrize("more", [{"finishing": True}, {"finishing": True, "closed": True}])
