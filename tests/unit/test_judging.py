@@ -20,7 +20,7 @@ JUDGES: tuple[Callable[[Replay], str], ...] = (
 
 def past(state: str, **more: Any) -> Replay:
     header = {"version": __version__, "nodes": ["m1", "m2", "m3"]}
-    return Replay(run=RUN, state=state, header=header, lines=1, **more)
+    return Replay(run=RUN, state=state, header=header, lines=[{"event": "run"}], **more)
 
 
 @pytest.mark.parametrize("more", [{"finishing": True}, {"finishing": True, "closed": True}])
