@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Mapping
 from typing import Protocol
@@ -54,12 +55,22 @@ def judge(question: Question, result: Result) -> View:
 def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     """The first question of each host that is not answered with yes is the host's view.
 
-    The first question is asked alone, and the rest in one round trip where it is answered with yes: it is the cheap
-    one, while those after it may take long to fail.
+    The first question is asked alone, for it is the cheap one; the rest in one round trip where it is answered with
+    yes, but of those that are slow to fail the first alone too: a member without a quorum lets each run out of time.
     """
-    views = _together(hosts, {host: Probe(probe.questions[:1]) for host, probe in probes.items()})
-    rest = {h: Probe(p.questions[1:]) for h, p in probes.items() if len(p.questions) > 1 and views[h] == YES}
-    return views | _together(hosts, rest)
+    views = dict.fromkeys(probes, YES)
+    rounds = {host: _rounds(probe.questions) for host, probe in probes.items()}
+    for turn in range(max(map(len, rounds.values()), default=0)):
+        asked = {h: Probe(r[turn]) for h, r in rounds.items() if turn < len(r) and views[h] == YES}
+        views |= _together(hosts, asked)
+    return views
+
+
+def _rounds(questions: tuple[Question, ...]) -> list[tuple[Question, ...]]:
+    """The questions, cut into those that are asked in one round trip."""
+    slow = next((at for at, question in enumerate(questions) if question.slow), len(questions))
+    cuts = sorted({0, min(1, len(questions)), slow, min(slow + 1, len(questions)), len(questions)})
+    return [questions[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def _together(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:

@@ -122,12 +122,14 @@ class Result:
 class Question:
     """One read-only command and the judgement of its answer.
 
-    ``judge`` gets a result that is known and returns "" where the host says yes, else what was seen instead.
+    ``judge`` gets a result that is known and returns "" where the host says yes, else what was seen instead. ``slow``:
+    where the answer is no, it takes its whole time.
     """
 
     says: str
     ask: Command
     judge: Callable[[Result], str]
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,9 @@ class Probe:
         return "; ".join(q.says for q in self.questions)
 
 
-def probe(says: str, ask: Command, judge: Callable[[Result], str]) -> Probe:
+def probe(says: str, ask: Command, judge: Callable[[Result], str], *, slow: bool = False) -> Probe:
     """A probe of one question; the command is made read-only."""
-    return Probe((Question(says, replace(ask, changes=False), judge),))
+    return Probe((Question(says, replace(ask, changes=False), judge, slow),))
 
 
 NOTHING = Probe()

@@ -67,7 +67,7 @@ def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
     """The cross-member proof, as this host sees the cluster; ``brief``: what may have changed since it was whole."""
     ask = partial(etcdctl, n, timeout=ANSWER)
     members, status = ask("member", "list", "-w", "json"), ask("endpoint", "status", "-w", "json", everyone=True)
-    proof = probe("the planned members, in the restored cluster", members, total(clusterview.members, n))
+    proof = probe("the planned members, in the restored cluster", members, total(clusterview.members, n), slow=True)
     if not brief:
         # Before the members' status, which tells of alarms too, but not what to do about them.
         proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), total(clusterview.alarms, n))

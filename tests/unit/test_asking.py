@@ -66,6 +66,16 @@ def test_the_first_no_is_the_hosts_view() -> None:
     assert hosts.asked == [{"m1": ["a"], "m2": ["a"]}, {"m1": ["b", "c"]}], "the cheap one first, then the rest at once"
 
 
+def test_where_a_slow_question_is_answered_with_no_the_others_are_not_asked() -> None:
+    """A member without a quorum lets each of them run out of time: a minute and a half in the outage."""
+    probe_ = questions("a", "b", "c") & probe("d", Command(("d",)), lambda r: r.err, slow=True) & questions("e", "f")
+    hosts = Answers({("m1", "d"): [NO]})
+    views = ask_once(hosts, {"m1": probe_, "m2": probe_, "m3": questions("a")})
+    assert views == {"m1": judge(probe_.questions[3], NO), "m2": YES, "m3": YES}
+    assert [asked["m2"] for asked in hosts.asked] == [["a"], ["b", "c"], ["d"], ["e", "f"]]
+    assert [asked.get("m1") for asked in hosts.asked] == [["a"], ["b", "c"], ["d"], None]
+
+
 def test_a_host_that_does_not_answer_is_unknown_and_never_no() -> None:
     assert ask_once(Answers({("m1", "a"): [LOST]}), {"m1": questions("a")})["m1"].verdict is Verdict.UNKNOWN
 
