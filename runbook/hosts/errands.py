@@ -25,7 +25,7 @@ GAP = 30.0
 """Seconds of silence after which a host that should show signs of life is given up, and asked anew."""
 MARGIN = 15.0
 """Seconds added to a command's own timeout, which the host itself keeps."""
-AWAY = 90.0
+AWAY = 60.0
 """Seconds for which a host that was lost is looked for, where its command's time is not over sooner: a machine may
 start anew in that, and a dead one must not hold an outage up for longer. Whoever resumes finds what runs there."""
 LOST = "killed or lost on the host before it could record its exit"

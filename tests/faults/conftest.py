@@ -29,6 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.lab)
         if not item.get_closest_marker("third"):
             item.add_marker(pytest.mark.fault)
+    if part := os.environ.get("RUNBOOK_FAULTS_PART"):  # of several sessions side by side: see table.py
+        number, of = map(int, part.split("/"))
+        items[:] = items[number::of]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +50,8 @@ def told(row: Row, began: float, request: pytest.FixtureRequest) -> None:
     line = {"row": what, "where": where, "outcome": row.outcome, "seconds": round(time.monotonic() - began, 1)}
     if table := os.environ.get("RUNBOOK_FAULTS_TABLE"):
         with open(table, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+            at = [request.node.path.name, request.function.__code__.co_firstlineno]
+            file.write(json.dumps({**line, "test": request.node.nodeid, "at": at}) + "\n")
 
 
 @pytest.fixture
