@@ -209,7 +209,8 @@ class Engine:
             if current.state != "UNDONE":
                 reason = f"{current.step.title()}, undone: {situation.objections(current.views)}"
                 self.run.go("stick", reason)
-                card = self._by_hand(current)
+                if card := self._by_hand(current):
+                    self.journal.append("card", {"lines": card})
                 raise Halted(f"stuck while rolling back: {reason}", **self._situation(current.views), by_hand=card)
         self._tidy()
         self.run.go("undone")

@@ -26,7 +26,7 @@ ZEROS = "0" * 64
 NAMES = ("run", "plan", "nodes", "workers", "hosts", "joining", "key", "check")
 PLACES = ("plan_file", "plan_base", "file", "base", "holder", "owner", "version")
 SUMS = ("plan_digest", "plan_sha256", "snapshot_sha256", "etcdctl_sha256", "etcdutl_sha256", "preview_digest")
-EXACT = frozenset((*NAMES, *PLACES, *SUMS, "from", "to", "trigger", "severity"))
+EXACT = frozenset((*NAMES, *PLACES, *SUMS, "lines", "from", "to", "trigger", "severity"))
 """What the program reads back by these keys: its own words, names of hosts, paths and sums. All else may be anybody's
 text, and is kept without what looks like a secret."""
 BROKEN = "it does not follow from the line before (prev differs)"

@@ -66,6 +66,7 @@ NEEDS: Mapping[str, Mapping[str, Kind]] = {
     "present": {"host": _text},
     "settings": {"base": _text},
     "superseded": {"adopt": _text},
+    "card": {"lines": _names},
 }
 """What is read of an event as if it were always there."""
 MAY: Mapping[str, Kind] = {

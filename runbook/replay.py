@@ -38,6 +38,8 @@ class Replay:
     """A restored API server was, or may have been, told to start: there may be writes to lose."""
     consented: bool = False
     """Somebody has agreed that what the restored cluster was told is thrown away."""
+    by_hand: tuple[str, ...] = ()
+    """The manual card of the hosts on which a rollback is stuck."""
     superseded: str = ""
     """The hosts have refused this journal's engine for a newer one: the command that takes the run back; else ""."""
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -141,13 +143,15 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.accepted = True
         elif event == "consent":
             past.consented = True
+        elif event == "card":
+            past.by_hand = tuple(line["lines"])
         elif event == "superseded":
             past.superseded = line["adopt"]
     return past
 
 
 def _state(past: Replay, line: Line) -> None:
-    past.state, past.why = line["to"], line.get("why", "")
+    past.state, past.why, past.by_hand = line["to"], line.get("why", ""), ()
     if line["to"] == "rolling-back" and line["from"] != "stuck":
         past.rollback_why = past.why
     if line["to"] == "rolled-back" and past.in_outage:  # begun, and taken back before an API server was stopped

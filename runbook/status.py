@@ -52,6 +52,7 @@ def document(
         "absent": sorted(past.absent),
         "means": situation.meaning(past),
         "next": list(_next(past, engine)),
+        "by_hand": list(past.by_hand),
         "closed": past.closed,
         "updated": lines[-1]["at"] if lines else "",
         "others": [dict(other) for other in others],
@@ -82,7 +83,9 @@ def text(document: Mapping[str, Any], past: Replay) -> str:
         *_labelled("besides", [f"{o['run']} ({o['state']}): runbook status {o['run']}" for o in document["others"]]),
     ]
     shown = [(label, printable(said)) for label, said in rows]
-    return "\n".join(columns([*shown, *_labelled("next", [visible(line) for line in _advice(document, past)])]))
+    advice = _labelled("next", [visible(line) for line in _advice(document, past)])
+    card = _labelled("by hand", [visible(line) for line in document["by_hand"]])
+    return "\n".join(columns([*shown, *advice, *card]))
 
 
 def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from runbook import status
 from runbook.errors import Halted, Refused
 from runbook.procedures.byhand import by_hand, put_back
 from runbook.procedures.proof import same_data_everywhere
+from runbook.replay import replay
 from runbook.step import Result, Target
 from tests.fake.hosts import Fuse
 from tests.fake.sessions import BOUND, RUN, Life, plan
@@ -107,6 +109,13 @@ def test_a_rollback_that_is_stuck_prints_the_card(life: Life) -> None:
     assert life.error.by_hand == ("as root on m2:", *by_hand(n))
     assert f"By hand:       as root on m2:\n               mkdir -p {RUN_DIR}/by-hand\n" in str(life.error)
     assert f"mv -T {DATA}/.{RUN}.old/member {DATA}/member" in str(life.error)
+    past = replay(life.lines)
+    told = status.text(status.document(life.lines, past), past)
+    assert all(line in told for line in life.error.by_hand), "whoever comes later sees it too"
+    del m2.own_programs["mv"]
+    m2.programs["mv"] = m2._mv
+    assert life.session("backward") == "rolled-back"
+    assert replay(life.lines).by_hand == ()
 
 
 def test_authentication_in_the_snapshot_is_named() -> None:
