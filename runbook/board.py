@@ -107,7 +107,7 @@ class Board:
         self.lines.append(line)
         before = self.past
         stops = line["event"] == "begin" and line.get("step") in (STOPS_FIRST, SERVES_AGAIN) and not before.in_outage
-        if stops or line["event"] in ("run", "step", "state", "closed", "accepted"):
+        if stops or line["event"] in ("run", "step", "state", "closed", "accepted", "absent", "present"):
             self.past = replay(self.lines)
         findings = [] if line["event"] == "finding" else self._findings()
         words = getattr(self, f"_{line['event']}", self._other)(line)
@@ -221,14 +221,17 @@ class Board:
 
     def _told(self, row: Row, line: Line, saw: Mapping[str, str]) -> list[str]:
         label, title, took = self.label(row), row.step.title(), self._took(row)
+        where = ", ".join(saw) if self.past.absent or "joining" in line else "every host"
+        if "joining" in line:
+            label = f"{label} {line['joining']} alone:"
         objections = [] if row.step.checks else _objections(row, saw)
         done = [host for host, v in saw.items() if v == "yes"]
         already = f" (done already on {', '.join(done)})" if done else ""
         sentences = {
             "ACTING": f"{label} {'again: ' if line['trigger'] == 'resume' else ''}{title}{already}",
             "PENDING": f"{label} again: may it begin? {title}",
-            "DONE": f"{label} done on every host{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
-            "SKIPPED": f"{label} done already on every host: {title}" if saw else f"{label} on no host: {title}",
+            "DONE": f"{label} done on {where}{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
+            "SKIPPED": f"{label} done already on {where}: {title}" if saw else f"{label} on no host: {title}",
             "BLOCKED": f"{label} may not start: {title}",
             "FAILED": f"{label} FAILED{took}: {title}",
             "UNKNOWN": f"{label} UNKNOWN, a host does not answer{took}: {title}",
@@ -271,6 +274,22 @@ class Board:
 
         return [situation.closed(self.past)]
 
+    def _lost(self, line: Line) -> list[str]:
+        said = in_words(once(str(line.get("said", ""))))
+        return [f"  ? {line.get('host', '')}: lost: {said}; it is looked for during a minute, Ctrl-C is safe meanwhile"]
+
+    def _copy(self, line: Line) -> list[str]:
+        return [f"  ! {line.get('host', '')} took no copy of the journal: {in_words(once(str(line.get('said', ''))))}"]
+
+    def _absent(self, line: Line) -> list[str]:
+        return [f"going on without {', '.join(line['hosts'])}, owed every step until it is back"]
+
+    def _present(self, line: Line) -> list[str]:
+        return [f"{line.get('host', '')} has had what it was owed"]
+
+    def _superseded(self, line: Line) -> list[str]:
+        return [f"this engine is refused: {in_words(once(str(line.get('said', ''))))}"]
+
     def _other(self, line: Line) -> list[str]:
         plain = ("seq", "at", "epoch", "event", "prev")
         said = line.get("text") or ", ".join(f"{k}: {v}" for k, v in line.items() if k not in plain)
@@ -284,7 +303,8 @@ class Board:
         if before.in_outage and past.outage_from and past.outage_to:
             took = (past.outage_to - past.outage_from).total_seconds()
             back = "the old API servers have their manifests back" if past.state != "outage" else ""
-            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: {back or 'every API server is ready'}"]
+            but = f" but for {', '.join(past.absent)}" if past.absent else ""
+            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: {back or f'every API server is ready{but}'}"]
         return []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from runbook import runs, situation, status
-from runbook.errors import RunbookError, UsageError
+from runbook.errors import NOTE, RunbookError, UsageError
 from runbook.replay import Replay
 from runbook.runs import Run
 from runbook.tables import columns, stamp
@@ -58,7 +58,7 @@ def find(name: str | None, verb: str) -> Run:
     part-way; for ``status`` else the newest that is part-way, or the newest of all. Raises UsageError where there is
     none, or more than one.
     """
-    if name:
+    if name is not None:
         return _named(name, verb)
     every = known()
     open_ = [k for k in every if not k.closed]
@@ -85,6 +85,13 @@ def others(chosen: Run) -> list[dict[str, str]]:
 
 
 def _named(name: str, verb: str) -> Run:
+    if not name:
+        raise UsageError(
+            "RUN is an empty word",
+            true="nothing was changed",
+            means="every run begins with it; a variable may not be set",
+            next=("runbook runs",),
+        )
     every = runs.all_runs()
     fits = [r for r in every if r.id == name] or [r for r in every if r.id.startswith(name)]
     if len(fits) == 1:
@@ -101,7 +108,10 @@ def _none() -> UsageError:
         f"no run is known on this machine, in {runs.state_dir()}",
         true="nothing was changed",
         means="a run is known on the machine that began it, to the user who began it",
-        next=("runbook run PLAN",),
+        next=(
+            f"runbook adopt --host [user@]HOST{NOTE}a run that hosts are in the middle of, begun on another machine",
+            f"runbook run PLAN{NOTE}a new one",
+        ),
     )
 
 

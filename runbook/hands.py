@@ -240,3 +240,7 @@ class _Witness:
         """How it ended, and the last of what it said where it failed."""
         said = {} if result.ok else {"said": result.tail()}
         self.journal.append("end", {"key": key, "code": result.code, **said}, step=self.step, host=host)
+
+    def lost(self, host: str, key: str, why: str) -> None:
+        """A word for whoever watches: the host is being looked for."""
+        self.journal.append("lost", {"key": key, "said": why}, step=self.step, host=host)

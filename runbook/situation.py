@@ -265,7 +265,8 @@ def _forward(past: Replay, run: str) -> tuple[str, ...]:
     elif "bumpRevision" in past.why:  # it is pinned: going on cannot mend it
         first = f"{bare(back(past, run))}{NOTE}back to the old data; then a run with the bumpRevision that would do"
         return first, f"runbook resume {run}"
-    return f"runbook resume {run}{NOTE}{on}", *other, back(past, run)
+    back_ = f"{bare(back(past, run))}{NOTE}back to the old data, once all hosts answer" if silent else back(past, run)
+    return f"runbook resume {run}{NOTE}{on}", *other, back_
 
 
 def _without(

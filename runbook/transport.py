@@ -41,6 +41,9 @@ class Witness(Protocol):
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """The action ended, or its end could not be learned (``code`` None)."""
 
+    def lost(self, host: str, key: str, why: str) -> None:
+        """The host that carries an action out does not answer any more, and is looked for; it may be found again."""
+
 
 @dataclass(frozen=True)
 class Copy:

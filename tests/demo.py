@@ -32,7 +32,8 @@ class Demo:
     def __init__(self, state: str) -> None:
         self.started = time.monotonic()
         self.state = Path(state)
-        self.env = {**os.environ, "RUNBOOK_STATE_DIR": state, "NO_COLOR": "1"}
+        own = {key: value for key, value in os.environ.items() if key != "RUNBOOK_LAB"}  # the plan's is the default one
+        self.env = {**own, "RUNBOOK_STATE_DIR": state, "NO_COLOR": "1"}
 
     def say(self, text: str) -> None:
         print(f"\n\033[1m== {time.monotonic() - self.started:5.1f} s  {text}\033[0m", flush=True)

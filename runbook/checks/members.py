@@ -90,7 +90,7 @@ class Members(Check):
         for id_, m in strangers.items():
             who = f"member {m.name or '(never started)'} at {listed(m.peer_urls)}"
             if id_ in living:
-                do = "add it to spec.nodes, or remove it from the cluster: etcdctl member remove " + f"{id_:x}"
+                do = "add it to spec.nodes: restored without it, there would be two clusters"
                 yield self.blocks("", f"{who} lives and is not in the plan", do)
             else:
                 do = "make sure that it is gone for good, and does not come back with the old data"

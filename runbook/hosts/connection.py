@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from runbook.hosts.address import Address
@@ -33,6 +33,8 @@ class Link:
         self.address = address
         self.lock = threading.Lock()
         self.expires = float("inf")
+        self.lost: Callable[[str], None] = lambda _: None
+        """Told when the host of a command that is under way does not answer any more."""
         self.forsaken: list[str] = []  # keys of commands whose start nobody could learn
         self._sockets: list[socket.socket] = []
         self._connections: list[Any] = []

@@ -176,7 +176,9 @@ class Errand:
                 self._link.drop()
                 why = f"{self._link.address.label}: {error}"
             now = time.monotonic()
-            self._lost = self._lost or now
+            if not self._lost:
+                self._lost = now
+                self._link.lost(why)
             if self._stop.is_set() or now + pause > min(self._until, self._lost + AWAY):
                 break
             self._stop.wait(pause)

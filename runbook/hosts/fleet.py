@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import shlex
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -111,6 +113,7 @@ class Fleet:
         for number, action in enumerate(actions):
             own = wrapper.checked_key(f"{key}.{number}")
             call.tell(name, lambda own=own, action=action: witness.begins(name, own, action))  # type: ignore[misc]
+            link.lost = partial(self._tell_lost, call, witness, name, own)
             result = self._one(link, action, own, call)
             call.tell(name, lambda own=own, action=action, result=result: witness.ended(name, own, action, result))  # type: ignore[misc]
             if result.ok:
@@ -118,6 +121,11 @@ class Fleet:
             elif not (isinstance(action, Command) and action.optional):
                 return result
         return last
+
+    @staticmethod
+    def _tell_lost(call: Call, witness: Witness, name: str, key: str, why: str) -> None:
+        with contextlib.suppress(Interruption):
+            call.tell(name, lambda: witness.lost(name, key, why))
 
     def _one(self, link: Link, action: Action, key: str, call: Call) -> Result:
         if isinstance(action, Upload):

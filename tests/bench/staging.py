@@ -34,6 +34,9 @@ class Nobody:
     def begins(self, host: str, key: str, action: Action) -> None:
         """Nothing."""
 
+    def lost(self, host: str, key: str, why: str) -> None:
+        """It is looked for."""
+
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """Nothing."""
 

@@ -32,6 +32,9 @@ class Witness:
     def begins(self, host: str, key: str, action: Action) -> None:
         self.begun.append((host, key))
 
+    def lost(self, host: str, key: str, why: str) -> None:
+        """It is looked for."""
+
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         self.ends.append((host, key, result.code))
 

@@ -63,6 +63,9 @@ class Silent:
     def begins(self, host: str, key: str, action: Action) -> None:
         """Nothing."""
 
+    def lost(self, host: str, key: str, why: str) -> None:
+        """It is looked for."""
+
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """Nothing."""
 

@@ -22,6 +22,9 @@ class Quiet:
     def begins(self, host: str, key: str, action: Action) -> None:
         pass
 
+    def lost(self, host: str, key: str, why: str) -> None:
+        """It is looked for."""
+
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         pass
 
