@@ -213,31 +213,36 @@ class EtcdVersion(Check):
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """Restore with the major and minor version that will run on the data."""
         brought = [_tool_version(r) for r in answers[""]]
-        running: dict[str, Version] = {}
+        told: dict[str, Version] = {}
+        guessed: dict[str, Version] = {}
         for node, (text, status, *own) in heard(answers, plan.nodes):
-            server = _server_version(text, status)
+            asked = _member_version(status)
+            server = asked or _image_version(text)
             tools = [v for v in (brought if plan.tools.upload else map(_tool_version, own)) if v]
             if server is None:
                 do = f"compare by hand: {on(node, plan.tools.etcdutl, 'version')}"
                 yield self.warns(node.name, "neither the manifest's image nor a member tells etcd's version", do)
                 continue
-            running[node.name] = server
-            yield self._one(node, server, tools)
+            (told if asked else guessed)[node.name] = server
+            yield self._one(node, server, tools, "" if asked else " by its manifest's image")
+        running = told or guessed  # an image's tag may be older than the program in it
         if len(set(running.values())) > 1:
             shown = listed(f"{host} {_dots(v)}" for host, v in running.items())
             yield self.warns("", f"the hosts run different versions of etcd: {shown}", "finish the upgrade afterwards")
 
-    def _one(self, node: Node, server: Version, tools: Sequence[Version]) -> Finding:
+    def _one(self, node: Node, server: Version, tools: Sequence[Version], how: str) -> Finding:
         other = [t for t in tools if t[:2] != server[:2]]
         if other:
-            saw = f"the tools are {listed(sorted(set(map(_dots, other))))}, etcd is {_dots(server)}"
+            saw = f"the tools are {listed(sorted(set(map(_dots, other))))}, etcd is {_dots(server)}{how}"
             do = f"bring etcdctl and etcdutl {server[0]}.{server[1]}: spec.tools.upload"
             return self.blocks(node.name, saw, do)
         bad = dict.fromkeys(why for first, last, why in _BAD for v in (server, *tools) if first <= v <= last)
         if bad:
             newest = "3.6.5 or later" if server[1] >= 6 else "3.5.24 or later"
-            return self.warns(node.name, f"etcd {_dots(server)}: {'; '.join(bad)}", f"afterwards upgrade to {newest}")
-        return self.ok(node.name, f"etcd and its tools are {server[0]}.{server[1]} (etcd {_dots(server)})")
+            return self.warns(
+                node.name, f"etcd {_dots(server)}{how}: {'; '.join(bad)}", f"afterwards upgrade to {newest}"
+            )
+        return self.ok(node.name, f"etcd and its tools are {server[0]}.{server[1]} (etcd {_dots(server)}{how})")
 
 
 def _dots(version: Version) -> str:
@@ -251,13 +256,18 @@ def _tool_version(result: Result) -> Version | None:
         return None
 
 
-def _server_version(text: Result, status: Result) -> Version | None:
-    """The member's own word, else the image's tag: ``3.5.16-0`` is etcd 3.5.16."""
+def _member_version(status: Result) -> Version | None:
+    """The member's own word."""
     try:
-        for seen in parse.endpoint_status(status.out):
-            return parse.version(f"etcd version: {seen.version}")
+        return next(
+            (parse.version(f"etcd version: {seen.version}") for seen in parse.endpoint_status(status.out)), None
+        )
     except parse.ParseError:
-        pass
+        return None
+
+
+def _image_version(text: Result) -> Version | None:
+    """By the image's tag: ``3.5.16-0`` is etcd 3.5.16."""
     try:
         return parse.version(f"etcd version: {parse.manifest(text.out).version}")
     except parse.ParseError:
