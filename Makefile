@@ -24,7 +24,7 @@ demo: setup tools
 	$(BIN)/python tests/demo.py
 
 test: setup tools lint
-	$(BIN)/pytest -q -m "not sweep and not fault"
+	sh tests/all.sh $(BIN)
 
 lint: setup
 	$(BIN)/ruff check .
