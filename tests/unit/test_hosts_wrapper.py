@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runbook.hosts import wrapper
+from runbook.hosts import texts, wrapper
 from runbook.hosts.frames import Frames, Piece
 from runbook.step import Command, Secret
 from runbook.transport import Claim
@@ -415,7 +415,7 @@ def test_a_run_directory_that_is_gone(host: Host) -> None:
 
 
 def test_a_missing_tool_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper, "GUARD", wrapper.GUARD.replace("for tool in flock", "for tool in flock-no"))
+    monkeypatch.setattr(wrapper, "GUARD", texts.GUARD.replace("for tool in flock", "for tool in flock-no"))
     code, _, err = host.command("a", "true")
     assert code == "127"
     assert b"flock-no is missing" in err
@@ -608,7 +608,7 @@ def test_uploads_respect_epoch_lock_and_flock(host: Host) -> None:
 
 
 def test_without_openssl_sha256sum_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper, "RECEIVE", wrapper.RECEIVE.replace("command -v openssl", "command -v no-openssl"))
+    monkeypatch.setattr(wrapper, "RECEIVE", texts.RECEIVE.replace("command -v openssl", "command -v no-openssl"))
     assert Upload(host).finish(CONTENT)[0] == "0"
 
 
