@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runbook.copies import JOURNAL
 from runbook.errors import Halted, UsageError
 from runbook.journal import BROKEN, Line, scan
+from runbook.shape import CUT
 from runbook.step import Command, Result, Target
 from runbook.transport import LOCK, Hosts
 
@@ -48,8 +50,8 @@ tail -c "+$3" -- "$2" | head -c "$4" | base64 | tr -d '\n'
 """
 """run dir, file, its first byte's number, how many; read-only. What a host says in one answer is limited."""
 STRIDE = 1024 * 1024
-CUT = "\n[cut here"
-"""How an answer ends that was longer than is kept of one (``runbook.hosts``)."""
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9]{8}t[0-9]{6}z-[0-9a-f]{4}")
+"""As ``runs.new_id`` makes them. It becomes a directory's name here, and a host may say anything."""
 TIME = 60.0
 
 
@@ -102,7 +104,8 @@ def _seen(result: Result) -> Seen | str:
     run, directory = str(lock.get("run", "")), str(lock.get("dir", ""))
     if directory.startswith("/") and directory.endswith(f"/{run}"):
         dirs.append(directory)
-    return Seen(run, str(lock.get("holder", "")), tuple(dict.fromkeys(dirs)))
+    dirs = [d for d in dict.fromkeys(dirs) if RUN_ID.fullmatch(d.rpartition("/")[2])]
+    return Seen(run if RUN_ID.fullmatch(run) else "", str(lock.get("holder", "")), tuple(dirs))
 
 
 def _bad(result: Result) -> str:

@@ -88,15 +88,19 @@ def _progress(output: str) -> Progress:
     return progress.make(output, sys.stderr, sys.stdout)
 
 
-def _confirm(yes: bool, again: str) -> Callable[[str], None]:
-    """Asks a person; raises UsageError where there is none, or where the answer is no. ``again`` is the command."""
+def _confirm(yes: bool, again: str, approve: str = "") -> Callable[[str], None]:
+    """Asks a person; raises UsageError where there is none, or where the answer is no. ``again`` is the command.
+
+    ``approve``: what a digest would do, where one may be given.
+    """
 
     def ask(question: str) -> None:
         if yes:
             return
         sentences: dict[str, Any] = {"true": "nothing was changed", "means": "nothing was begun"}
         if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to confirm on", **sentences, next=(f"{again} --yes",))
+            how = [f"{again} --yes", *([f"{again} --approve DIGEST{NOTE}{approve}"] if approve else [])]
+            raise UsageError("there is no terminal to confirm on", **sentences, next=how)
         click.echo(f"{question} Type yes: ", nl=False, err=True)
         try:
             answer = sys.stdin.readline()
@@ -199,6 +203,14 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     """Carry out a plan: prepare, stop all, swap all, start all, verify."""
     from runbook import commands, planfile, preview
 
+    if approve is not None and without:
+        raise UsageError(
+            "--approve with --without: the digest is that of the whole plan, and without a node not all of it is done",
+            true="nothing was changed",
+            means="what was approved is not what this would do now",
+            next=(f"runbook run {shlex.quote(str(plan))} --yes {shlex.join(f'--without={n}' for n in without)}",),
+        )
+
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
@@ -216,7 +228,8 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
         f"Restore etcd of {loaded.name} from {loaded.snapshot.source} ({note}) on {hosts}?\n"
         "The control plane is stopped on all of them; the old data is kept until `runbook finish`."
     )
-    _confirm(yes or approve is not None, f"runbook run {shlex.quote(str(plan))}")(question)
+    only = "goes on only if it would do exactly what was previewed"
+    _confirm(yes or approve is not None, f"runbook run {shlex.quote(str(plan))}", only)(question)
     _ended(commands.start(loaded, bound, digest, _progress(output), without), "", output)
 
 

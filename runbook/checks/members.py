@@ -5,6 +5,7 @@ One of three restored alone leaves two clusters that both accept writes: whoever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ DOWN = (
     "unavailable",
     "leader",
 )
+REFUSED = re.compile(r"x509: [^\"\\]{1,120}|tls: [^\"\\]{1,120}|etcdserver: permission denied")
+"""What etcdctl says where something listens that does not believe it, or that it does not believe."""
 QUICK = 5.0
 """Seconds for one question to etcd: a living member answers at once, and a dead cluster must not hold up the checks."""
 
@@ -79,7 +82,12 @@ class Members(Check):
                 yield self.warns("", "there is no etcdctl on the hosts yet, so the members are not known", do)
             return
         if not living:
-            yield self.ok("", "no etcd answers anywhere: a dead cluster has nothing to compare with")
+            refused = [f"{node.name}: {found[0]}" for node, (own, *_) in answered if (found := REFUSED.search(own.err))]
+            if refused:
+                saw = f"etcd answers, and refuses these certificates: {listed(refused)}"
+                yield self.warns("", saw, "compare by hand: nobody can say whether members outside of the plan live")
+            else:
+                yield self.ok("", "no etcd answers anywhere: a dead cluster has nothing to compare with")
             return
         yield from self._listed(plan, listed_members, living, clusters)
 

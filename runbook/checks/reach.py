@@ -21,6 +21,8 @@ def _advice(place: Node | Worker, text: str) -> str:
     if "host key" in low or "known_hosts" in low or "known hosts" in low:
         port = f" -p {place.ssh.port}" if place.ssh.port != 22 else ""
         scan = f"ssh-keyscan{port} {place.host} >> {known}"
+        if "has changed" in low:
+            return "prove the new key on the host's console; only then remove the old one and add it, as told there"
         return f"is spec.ssh.knownHostsFile the right file? Then prove the key on the host's console, and: {scan}"
     if "authentication" in low or "permission denied" in low or "login" in low:
         return f"check spec.ssh.user and spec.ssh.identityFile; try: {on(place, 'true')}"

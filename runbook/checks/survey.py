@@ -6,6 +6,9 @@ check that failed itself, both block.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -158,19 +161,26 @@ def _failed(check: Check, error: Exception) -> Finding:
 def run_here(command: Command) -> Result:
     """Run a command on the responder's machine; 124 where it outlived its time, 126 or 127 where it did not start."""
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             command.words(),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=command.timeout,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that what it has started can be ended with it
             encoding="utf-8",
             errors="replace",
         )
-    except subprocess.TimeoutExpired:
-        return Result(124, err=f"no answer within {duration(command.timeout)}")
     except FileNotFoundError as error:
         return Result(127, err=str(error))
     except OSError as error:
         return Result(126, err=str(error))
-    return Result(done.returncode, done.stdout, done.stderr)
+    with child:
+        try:
+            out, err = child.communicate(timeout=command.timeout)
+            return Result(child.returncode, out, err)
+        except subprocess.TimeoutExpired:
+            return Result(124, err=f"no answer within {duration(command.timeout)}")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)

@@ -602,3 +602,16 @@ def test_adopt_that_reaches_no_host_in_the_end_is_no_success(
     assert done.exit_code == 4
     assert f"no host knows that {RUN} was taken over: m1: disk full; m2: disk full; m3: disk full" in done.stderr
     assert "can change nothing more" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../etc", "x", "prod-20260409t140000z-0001/..", "$(id)"])
+def test_a_host_names_no_directory_of_this_machine(name: str) -> None:
+    """A run's id becomes a directory here; what is none is not taken over."""
+
+    def b64(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
+
+    lock = json.dumps({"run": name, "dir": f"/w/{name}"})
+    seen = adopt._seen(Result(0, f"lock {b64(lock)}\nrun {b64(f'/w/{name}')}\nrun {b64(f'/w/{RUN}')}\n"))
+    assert isinstance(seen, adopt.Seen)
+    assert (seen.lock, seen.dirs) == ("", (f"/w/{RUN}",))

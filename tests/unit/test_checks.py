@@ -490,3 +490,13 @@ def test_all_hosts_are_reported_at_once(case: str) -> None:
 
     found = [f for f in bad(findings(change)) if f.check == given.check]
     assert [f.host for f in found] == ["m1", "m2", "m3"]
+
+
+def test_an_etcd_that_refuses_the_certificates_is_no_dead_cluster() -> None:
+    refused = says(
+        "", 1, '{"error":"... tls: failed to verify certificate: x509: certificate signed by unknown authority\\""}'
+    )
+    found = bad(findings(where(lambda w: "member" in w or ("endpoint" in w and "status" in w), refused, on="")))
+    members = [f for f in found if f.check == "Members"]
+    assert [(f.host, f.severity) for f in members] == [("", WARNS)]
+    assert "m1: tls: failed to verify certificate" in members[0].saw

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from runbook.checks.survey import run_here
 from runbook.checks.words import script
 from runbook.plan import Snapshot
 from runbook.shape import ParseError
-from runbook.step import Result
+from runbook.step import Command, Result
 from tests.unit.checks_world import DB, NODES, PLAN, four, hash_json, status_json
 
 
@@ -269,3 +270,14 @@ def test_hashes_are_asked_at_the_members_present_revision(tmp_path: Path) -> Non
     assert sh(etcd.HASHES, "--cluster", tool, "--endpoints=x").out.strip() == hash_json(PLAN)
     tool.write_text("#!/bin/sh\nexit 1\n")
     assert sh(etcd.HASHES, "--cluster", tool).code == 3
+
+
+def test_a_local_check_that_outlives_its_time_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its own children are ended too."""
+    marker = tmp_path / "alive"
+    began = time.monotonic()
+    text = 'sh -c "sleep 3; : > $0" "$1" & wait'
+    assert run_here(Command(("sh", "-c", text, "sh", str(marker)), 0.5)).code == 124
+    assert time.monotonic() - began < 2.5, "nor is a child waited for that holds the pipes"
+    time.sleep(3.5)
+    assert not marker.exists()
