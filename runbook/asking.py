@@ -55,8 +55,8 @@ def judge(question: Question, result: Result) -> View:
 def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     """The first question of each host that is not answered with yes is the host's view.
 
-    The first question is asked alone, for it is the cheap one; the rest in one round trip where it is answered with
-    yes, but of those that are slow to fail the first alone too: a member without a quorum lets each run out of time.
+    Neighbouring questions are asked in one round trip, but what is slow is asked alone, and only once all before it is
+    answered with yes: a member without a quorum lets each question run out of time.
     """
     views = dict.fromkeys(probes, YES)
     rounds = {host: _rounds(probe.questions) for host, probe in probes.items()}
@@ -68,8 +68,8 @@ def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
 
 def _rounds(questions: tuple[Question, ...]) -> list[tuple[Question, ...]]:
     """The questions, cut into those that are asked in one round trip."""
-    slow = next((at for at, question in enumerate(questions) if question.slow), len(questions))
-    cuts = sorted({0, min(1, len(questions)), slow, min(slow + 1, len(questions)), len(questions)})
+    slow = [at for at, question in enumerate(questions) if question.slow]
+    cuts = sorted({0, *slow, *(at + 1 for at in slow), len(questions)})
     return [questions[a:b] for a, b in itertools.pairwise(cuts)]
 
 
@@ -89,26 +89,26 @@ def _together(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
 
 
 class _Wait:
-    """One host being waited for: which question is the first that has not been answered with yes."""
+    """One host being waited for: which round of its questions is the first that has not been answered with yes."""
 
     def __init__(self, probe: Probe, until: float) -> None:
-        self.probe, self.until = probe, until
+        self.rounds, self.until = _rounds(probe.questions), until
+        self.all = probe.questions
         self.index, self.waited, self.view = 0, False, YES
 
     def pending(self) -> Probe:
-        """What to ask next: one question, or all of them again to see them true at one time."""
-        questions = self.probe.questions
-        return Probe(questions[self.index : self.index + 1] if self.index < len(questions) else questions)
+        """What to ask next: a round, or all of them again to see them true at one time."""
+        return Probe(self.rounds[self.index] if self.index < len(self.rounds) else self.all)
 
     def take(self, view: View) -> bool:
         """Take the answer; true when every question has been answered with yes."""
         self.view = view
-        confirming = self.index >= len(self.probe.questions)
+        confirming = self.index >= len(self.rounds)
         if view.verdict is not Verdict.YES:
             self.waited, self.index = True, 0 if confirming else self.index
             return False
         self.index += 1
-        return confirming or (self.index >= len(self.probe.questions) and not self.waited)
+        return confirming or (self.index >= len(self.rounds) and not (self.waited and len(self.rounds) > 1))
 
 
 def ask_until(
@@ -122,7 +122,7 @@ def ask_until(
 
     ``at`` is given the time at which each host was last asked.
 
-    While waiting, only the first question not yet answered with yes is asked: the later ones are often slow to fail.
+    While waiting, only the first round not yet answered with yes is asked: the later ones are often slow to fail.
     A host that had to be waited for is asked everything once more at the end.
     """
     start = clock.monotonic()

@@ -214,7 +214,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
-    bound, note = commands.preview_binding(loaded)
+    bound, note = commands.bound_meanwhile(loaded)
     digest = preview.digest(loaded, bound, commands.kubeadm())
     if approve is not None and approve != digest:
         raise UsageError(

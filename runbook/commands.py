@@ -57,6 +57,23 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 # run, resume, rollback, finish.
 
 
+def bound_meanwhile(plan: Plan) -> tuple[Binding, str]:
+    """The preview's binding. What a run needs is loaded meanwhile: hashing a snapshot leaves the interpreter free."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as beside:
+        binding = beside.submit(preview_binding, plan)
+        import runbook.engine
+        import runbook.hosts
+        import runbook.preview
+        import runbook.progress  # noqa: F401 # only so that they need no time later
+        from runbook import log
+
+        log.load()
+        kubeadm()
+        return binding.result()
+
+
 @contextlib.contextmanager
 def _polite_end() -> Iterator[None]:
     """SIGTERM is as Ctrl-C; a second one of either ends at once."""

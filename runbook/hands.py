@@ -34,8 +34,9 @@ class Hands:
     """The hosts of one run; fulfils :class:`runbook.lifecycle.Crew`.
 
     ``trouble`` is what the last step's commands said where they failed, by host; ``unsettled`` are the hosts where
-    something of this run may still be running. Of the nodes, those that take part: all but the absent ones, or the one
-    that is back (``bound.joining``).
+    something of this run may still be running; ``calm`` are those where nothing of it can be: this engine settled
+    there, and knows how everything ended that it began since. Of the nodes, those that take part: all but the absent
+    ones, or the one that is back (``bound.joining``).
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Hands:
         self.workers = () if bound.joining else tuple(Target(plan, bound, worker) for worker in plan.workers)
         self.trouble: dict[str, View] = {}
         self.unsettled: set[str] = set()
+        self.calm: set[str] = set()
         self.findings: list[Finding] = []
         self.shown = Shown(clock)
+        self.open = Open(clock)
 
     def targets(self, step: Step) -> tuple[Target, ...]:
         """The hosts on which a step acts."""
@@ -77,6 +80,7 @@ class Hands:
 
     def _may_start(self, step: Step, targets: Sequence[Target]) -> Views:
         views = ask_once(self.hosts, {n.name: step.done(n) for n in targets})
+        self.open.keep(step, [h for h, view in views.items() if view.verdict is Verdict.NO and h in self.calm])
         open_ = {n.name: self.shown.rest(n.name, step.ready(n)) for n in targets if views[n.name].verdict is Verdict.NO}
         ready = ask_until(self.hosts, open_, self.clock)
         return views | {h: READY if view.verdict is Verdict.YES else view for h, view in ready.items()}
@@ -110,9 +114,10 @@ class Hands:
         self.trouble, self.unsettled = {}, set()
         if not any(todo.values()):
             return
+        known = self.open.hosts(step)
         settled = self._settle(todo)
-        views = ask_once(self.hosts, {name: step.done(targets[name]) for name in settled})
-        open_ = {name: todo[name] for name, v in views.items() if v.verdict is Verdict.NO}
+        asked = ask_once(self.hosts, {name: step.done(targets[name]) for name in settled if name not in known})
+        open_ = {h: todo[h] for h in settled if h in known or asked[h].verdict is Verdict.NO}
         self._in_turns(step, open_, "do", {name: step.turn(targets[name]) for name in open_})
 
     def _in_turns(
@@ -142,22 +147,25 @@ class Hands:
         self._in_turns(step, {name: todo[name] for name in settled}, "undo", {name: turns[name] for name in settled})
 
     def _settle(self, todo: Mapping[str, Sequence[Action]]) -> list[str]:
-        """Wait for what an earlier engine may have left running; the hosts where nothing runs any more."""
-        if not todo:
-            return []
+        """Wait for what an earlier engine, or a lost session, may have left running; the hosts where nothing runs."""
+        restless = [host for host in todo if host not in self.calm]
+        if not restless:
+            return list(todo)
         longest = max((a.timeout for actions in todo.values() for a in actions), default=0.0)
-        results = self.claim(list(todo), longest + 30)
+        results = self.claim(restless, longest + 30)
         for host, result in results.items():
             if not result.ok:
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"could not settle ({result.code})")
                 self.unsettled.add(host)
-        return [host for host, result in results.items() if result.ok]
+        return [host for host in todo if host in self.calm]
 
     def claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
         results = self.hosts.settle(hosts, wait)
-        self.copies.deaf -= {host for host, result in results.items() if result.ok}
+        settled = {host for host, result in results.items() if result.ok}
+        self.calm = (self.calm - set(hosts)) | settled
+        self.copies.deaf -= settled
         self._superseded(results)
         return results
 
@@ -185,6 +193,7 @@ class Hands:
         results = self.hosts.act(actions, key, _Witness(self.journal, step.id()))
         for host, result in results.items():
             if not result.ok:
+                self.calm.discard(host)
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
         self._superseded(results)
@@ -224,6 +233,22 @@ class Shown:
     def forget(self) -> None:
         """Something is about to be done, so that nothing is known any more."""
         self.seen = {}
+
+
+class Open:
+    """The hosts that said a moment ago that a step is not done there, and where nothing runs that could do it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.at, self.step, self.seen = clock, 0.0, "", frozenset[str]()
+
+    def keep(self, step: Step, hosts: Sequence[str]) -> None:
+        """These hosts have just said so."""
+        self.at, self.step, self.seen = self.clock.monotonic(), step.id(), frozenset(hosts)
+
+    def hosts(self, step: Step) -> frozenset[str]:
+        """Those that need not be asked again."""
+        fresh = self.step == step.id() and self.clock.monotonic() - self.at <= FRESH
+        return self.seen if fresh else frozenset()
 
 
 class _Witness:

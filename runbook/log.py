@@ -129,7 +129,7 @@ def open_log(path: Path) -> Log:
     """Start logging to that file (0600, appended); returns the logger. Raises OSError where it cannot be opened."""
     global _logger, _sink
     close_log()
-    structlog = _structlog()
+    structlog = load()
     _sink = _Sink(path)
     _logger = structlog.wrap_logger(
         structlog.WriteLogger(_sink),
@@ -155,7 +155,7 @@ def close_log() -> None:
     _sink = None
 
 
-def _structlog() -> Any:
+def load() -> Any:
     """Import structlog. Its ``dev`` module draws tracebacks with rich where that is there; here it costs time only."""
     if "structlog" in sys.modules or "rich" in sys.modules:
         return importlib.import_module("structlog")

@@ -123,7 +123,7 @@ class Question:
     """One read-only command and the judgement of its answer.
 
     ``judge`` gets a result that is known and returns "" where the host says yes, else what was seen instead. ``slow``:
-    where the answer is no, it takes its whole time.
+    it reads much, or takes its whole time where the answer is no; so it is not asked for nothing.
     """
 
     says: str

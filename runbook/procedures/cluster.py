@@ -56,7 +56,8 @@ def api_ready(n: Target) -> Probe:
             return f"does not answer: {result.tail(1)}"
         return f"not ready: {', '.join(failing) or result.tail(1)}"
 
-    return probe("the API server is ready", kubectl(n, "get", "--raw", "/readyz?verbose", timeout=10), judge)
+    ask = kubectl(n, "get", "--raw", "/readyz?verbose", timeout=10)
+    return probe("the API server is ready", ask, judge, slow=True)
 
 
 def secrets_readable(n: Target) -> Probe:

@@ -62,7 +62,13 @@ def same_file(n: Target, name: str, sha256: str) -> Probe:
         return "" if seen == sha256 else f"{in_run(n, name)} has the sha256 {seen}, not {sha256}"
 
     return look(
-        f"{name} has the planned sha256", scripts.DIGEST, in_run(n, name), timeout=n.plan.timeouts.restore, judge=judge
+        f"{name} has the planned sha256",
+        scripts.PROVEN,
+        in_run(n, name),
+        sha256,
+        timeout=n.plan.timeouts.restore,
+        judge=judge,
+        slow=True,
     )
 
 

@@ -16,6 +16,7 @@ from runbook.procedures.proof import bump_enough, same_data_everywhere
 from runbook.procedures.words import COMPONENTS, STATIC_PODS, in_run, swap_words
 from runbook.step import NOTHING, Action, Command, Phase, Probe, Scope, Step, Target, Upload
 
+STAGED = ("snapshot.db", "snapshot.db.proven", "snapshot.json", "living.json", "tools")
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 
 
@@ -109,10 +110,10 @@ class StageSnapshot(Step):
         return host.same_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [host.remove(n, "snapshot.db", "snapshot.json", "living.json", "tools")]
+        return [host.remove(n, *STAGED)]
 
     def undone(self, n: Target) -> Probe:
-        return host.absent(n, "snapshot.db", "snapshot.json", "living.json", "tools")
+        return host.absent(n, *STAGED)
 
 
 class RestoreAside(Step):

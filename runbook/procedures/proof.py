@@ -73,7 +73,7 @@ def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
         proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), total(clusterview.alarms, n))
         proof &= probe("every member answers", status, total(clusterview.endpoints, n))
     if n.name in (n.present[0].name, n.bound.joining):
-        proof &= probe("equal hashes at the restored revision", _all_hashes(n), total(_hashes, n))
+        proof &= probe("equal hashes at the restored revision", _all_hashes(n), total(_hashes, n), slow=True)
     if n.plan.cluster.mark_compacted and not brief:
         old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
         proof &= probe("older revisions are compacted", old, total(_compacted, n))
@@ -112,4 +112,4 @@ def bump_enough(n: Target) -> Probe:
     status = etcdctl(n, "endpoint", "status", "-w", "json", timeout=5)
     words = (n.run_dir, str(client_port(n)), *status.words())
     ask = script(scripts.LAST_REVISION, *words, timeout=15, changes=False)
-    return probe("the bump is above the last living revision", ask, total(judge, n))
+    return probe("the bump is above the last living revision", ask, total(judge, n), slow=True)

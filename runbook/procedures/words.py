@@ -21,9 +21,11 @@ def yes(result: Result) -> str:
     return "" if result.ok else (result.tail() or f"exit code {result.code}")
 
 
-def look(says: str, text: str, *words: str, timeout: float, judge: Callable[[Result], str] = yes) -> Probe:
+def look(
+    says: str, text: str, *words: str, timeout: float, judge: Callable[[Result], str] = yes, slow: bool = False
+) -> Probe:
     """A probe by a constant read-only shell text."""
-    return probe(says, script(text, *words, timeout=timeout, changes=False), judge)
+    return probe(says, script(text, *words, timeout=timeout, changes=False), judge, slow=slow)
 
 
 def silent(result: Result) -> str:

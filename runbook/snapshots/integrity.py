@@ -19,7 +19,7 @@ from runbook.errors import NOTE, Refused
 from runbook.snapshots.bolt import MAGIC, Database, NotBolt
 
 TRAILER = 32
-_CHUNK = 1 << 20
+_CHUNK = 8 << 20
 _LAST = (1 << 63) - 1
 _SMALLEST = 4 * 4096
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}

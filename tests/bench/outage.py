@@ -10,6 +10,7 @@ snapshot gone. ``shares.py`` says how the engine's own share is computed.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -314,6 +315,7 @@ def main() -> None:
     if lab.is_up:
         raise SystemExit(f"a lab of this name is up: `runbook lab --name {NAME} down` takes it away")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    compileall.compile_dir(str(ROOT / "runbook"), quiet=1)  # as an installed program is
     with contextlib.ExitStack() as end:
         scratch = end.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp"))  # on a disk, as a snapshot is
         end.callback(lab.down)

@@ -7,7 +7,8 @@ the calls (``traced.py``), and the process's own start and end.
 The engine makes one call after the other, so the calls' times add up. Of a call, the slowest host counts:
 
 * waiting ("theirs"): on that host, the seconds in which etcdctl, etcdutl, kubectl, crictl or systemctl ran, or a script
-  around one of them; and where a postcondition is polled, each round that said no, with the pause after it
+  around one of them; and where a condition is waited for, all from the first question to the last round that somebody
+  answered with no: these questions lie within the wait, which would be no shorter without them
 * transfer: staging the snapshot and the tools, from the action's beginning to its end
 * ours: all the rest: starting Python, reading and hashing here, connecting, round trips, the wrapper and its fsyncs,
   manifests moved, hashes and syncs and renames on the hosts, the journal
@@ -75,9 +76,9 @@ def by_step(known: Records) -> dict[str, Share]:
         shares[name] = Share(wall=until - begun)
         begun = until
     acts = _acts(known.lines)
-    for index, call in enumerate(known.calls):
+    for call in known.calls:
         step = next((name for name, until in bounds if call["since"] < until), ENDING)
-        shares[step] += _of_call(call, known.calls[index + 1 : index + 2], acts, known.ran)
+        shares[step] += _of_call(call, acts, known.ran)
     return shares
 
 
@@ -100,11 +101,10 @@ def _acts(lines: Sequence[Line]) -> _Acts:
     return acts
 
 
-def _of_call(call: Call, after: Sequence[Call], acts: _Acts, ran: Mapping[tuple[str, str], float]) -> Share:
+def _of_call(call: Call, acts: _Acts, ran: Mapping[tuple[str, str], float]) -> Share:
     """What of a call was not ours; its wall time is its step's already."""
     took = call["until"] - call["since"]
-    polling = call["call"] == "ask" and bool(after) and after[0]["call"] == "sleep"
-    if call["call"] == "sleep" or polling:
+    if call["waiting"] or call["call"] == "sleep":
         return Share(theirs=took)
     if call["call"] == "ask":
         answers: list[list[tuple[str, float]]] = list(call["hosts"].values())

@@ -2,7 +2,8 @@
 
     python -m tests.bench.traced FILE run PLAN --yes
 
-FILE gets one JSON object a line: ``call`` (ask, act, settle, sleep), ``since`` and ``until`` in seconds since 1970, and
+FILE gets one JSON object a line: ``call`` (ask, act, settle, sleep), ``since`` and ``until`` in seconds since 1970,
+``waiting`` (true for a question or pause of a wait, up to the last round that somebody answered with no), and
 ``hosts``: for each of them, in order, one entry per command: what it waits for (see ``waits_for``), and for a question
 the seconds that its answer took. The journal tells when actions began and ended, but it has no lines for questions.
 """
@@ -44,17 +45,41 @@ def _asked(asks: Mapping[str, Sequence[Command]], answers: Mapping[str, Sequence
 
 def trace(calls: list[Call]) -> None:
     """From now on every call to the hosts, and every pause of the engine, is appended to ``calls``."""
+    from runbook import asking, hands
     from runbook.asking import RealClock
     from runbook.hosts import Fleet
+    from runbook.lifecycle import YES
 
     def watched(kind: str, real: Callable[..., Any], hosts: Callable[[tuple[Any, ...], Any], Any]) -> Any:
         def call(self: object, *args: Any) -> Any:
             since = time.time()
             result = real(self, *args)
-            calls.append({"call": kind, "since": since, "until": time.time(), "hosts": hosts(args, result)})
+            seen = {"call": kind, "since": since, "until": time.time(), "waiting": False, "hosts": hosts(args, result)}
+            calls.append(seen)
             return result
 
         return call
+
+    def waited(*args: Any) -> Any:
+        begun, until = len(calls), [0]
+        together = asking._together
+
+        def watched_round(*asked: Any) -> Any:
+            views = together(*asked)
+            if any(view != YES for view in views.values()):
+                until[0] = len(calls)
+            return views
+
+        vars(asking)["_together"] = watched_round
+        try:
+            return ask_until(*args)
+        finally:
+            vars(asking)["_together"] = together
+            for call in calls[begun : until[0]]:
+                call["waiting"] = True
+
+    ask_until = asking.ask_until
+    vars(hands)["ask_until"] = waited
 
     def acted(args: tuple[Any, ...], _: object) -> dict[str, list[str]]:
         return {host: [waits_for(action) for action in actions] for host, actions in args[0].items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -297,13 +298,14 @@ class Files:
         return code
 
     def _stat(self, argv: list[str], out: list[str], err: list[str]) -> Step:
-        """``stat -c '%i %W' -- PATH``."""
+        """``stat -c FORMAT -- PATH``, FORMAT of inode, size, birth, and the times of content and inode."""
         yield from ()
         node = self.nodes.get(argv[-1])
         if node is None:
             err.append(f"stat: cannot statx '{argv[-1]}': No such file or directory\n")
             return 1
-        out.append(argv[2].replace("%i", str(node.inode)).replace("%W", str(node.birth)) + "\n")
+        known = {"i": node.inode, "s": len(node.content or ""), "W": node.birth, "y": node.changed, "z": node.changed}
+        out.append(re.sub("%(.)", lambda m: str(known[m[1]]), argv[2]) + "\n")
         return 0
 
     def _touch(self, argv: list[str], out: list[str], err: list[str]) -> Step:

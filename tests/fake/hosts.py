@@ -79,6 +79,10 @@ class Job:
         yield
         self.host.rename(part, upload.dest)
         self.host.sync(upload.dest)
+        yield
+        noted: list[str] = []
+        yield from self.host.program(["stat", "-c", "%i %s %y %z", "--", upload.dest], noted, self.err)
+        self.host.put(f"{upload.dest}.proven", f"{upload.sha256} {noted[0]}", synced=False)
         return 0
 
     def step(self) -> None:

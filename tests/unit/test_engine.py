@@ -241,6 +241,31 @@ def still_running(monkeypatch: pytest.MonkeyPatch, code: int = 96) -> None:
     monkeypatch.setattr(FakeHosts, "settle", settle)
 
 
+def test_an_engine_settles_once_on_each_host_and_again_where_something_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows of all that it began; what it did not see the end of may still run."""
+    settled: list[str] = []
+    really, act = FakeHosts.settle, FakeHosts.act
+
+    def settle(self: FakeHosts, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        settled.extend(hosts)
+        return really(self, hosts, wait)
+
+    def lost(self: FakeHosts, actions: Mapping[str, object], key: str, witness: object) -> dict[str, Result]:
+        results = act(self, actions, key, witness)  # type: ignore[arg-type]
+        # the step itself is done, so that the run goes on; but its end was not seen
+        return results | {"m2": Result(None, err="lost")} if key.startswith("StageSnapshot.do.") else results
+
+    monkeypatch.setattr(FakeHosts, "settle", settle)
+    life = Life(plan())
+    assert life.session("forward") == "complete"
+    assert settled == ["m1", "m2", "m3"]
+    settled.clear()
+    monkeypatch.setattr(FakeHosts, "act", lost)
+    life = Life(plan())
+    assert life.session("forward") == "complete"
+    assert settled == ["m1", "m2", "m3", "m2"]
+
+
 def test_what_still_runs_on_a_host_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Although nothing of the step can be seen there yet."""
     life = Life(plan())

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from runbook.hosts import texts, wrapper
 from runbook.hosts.frames import Frames, Piece
+from runbook.procedures import scripts
 from runbook.step import Command, Secret
 from runbook.transport import Claim
 
@@ -515,6 +516,37 @@ def test_a_file_is_received_proven_and_put_in_its_place(host: Host) -> None:
     assert stat.S_IMODE(upload.dest.stat().st_mode) == 0o640
     assert parts(host) == []
     assert host.files("u.0")["rc"] == "0\n"
+
+
+def test_a_file_that_was_proven_is_read_again_only_when_somebody_touched_it(host: Host, tmp_path: Path) -> None:
+    upload = Upload(host)
+    upload.finish(CONTENT)
+    hashed = tmp_path / "hashed"
+    for tool in ("openssl", "sha256sum"):
+        (tmp_path / tool).write_text(f'#!/bin/sh\necho "$*" >>{hashed}\nPATH={os.environ["PATH"]} exec {tool} "$@"\n')
+        (tmp_path / tool).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def seen() -> str:
+        argv = ["sh", "-c", scripts.PROVEN, "runbook", str(upload.dest), SHA]
+        return subprocess.run(argv, env=env, text=True, capture_output=True, check=False).stdout.split()[0]
+
+    assert seen() == SHA
+    assert not hashed.exists(), "it was proven as it came, and nobody has touched it since"
+    file = upload.dest
+    times = file.stat()
+    with file.open("r+b") as out:
+        out.write(b"X")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copy with its times kept, of the same length
+    assert seen() == hashlib.sha256(b"X" + CONTENT[1:]).hexdigest()
+    assert hashed.exists()
+    other = host.dir / "other"
+    other.write_bytes(b"Y" + CONTENT[1:])
+    other.replace(file)
+    assert seen() == hashlib.sha256(b"Y" + CONTENT[1:]).hexdigest()
+    Path(f"{file}.proven").unlink()
+    file.write_bytes(CONTENT)
+    assert seen() == SHA, "without the note it is hashed"
 
 
 def test_a_file_that_is_there_is_not_sent_again(host: Host) -> None:

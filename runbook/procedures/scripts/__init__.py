@@ -33,7 +33,7 @@ from runbook.procedures.scripts.etcd import (
     SNAPSHOT_REVISION,
 )
 from runbook.procedures.scripts.manifests import IN_PLACE, SAVE, START, STOP, STOPPED, UNCHANGED, UNSAVE
-from runbook.procedures.scripts.run import ABSENT, DIGEST, LOCK, MAKE_DIR, RESTART_KUBELET, SWEEP, UNLOCK
+from runbook.procedures.scripts.run import ABSENT, DIGEST, LOCK, MAKE_DIR, PROVEN, RESTART_KUBELET, SWEEP, UNLOCK
 
 __all__ = [
     "ABSENT",
@@ -50,6 +50,7 @@ __all__ = [
     "LEADER_LAST",
     "LOCK",
     "MAKE_DIR",
+    "PROVEN",
     "RESTART_KUBELET",
     "RESTORE",
     "RESTORED",
