@@ -235,7 +235,7 @@ class Board:
             "BLOCKED": f"{label} may not start: {title}",
             "FAILED": f"{label} FAILED{took}: {title}",
             "UNKNOWN": f"{label} UNKNOWN, a host does not answer{took}: {title}",
-            "UNDOING": f"{label} taking back: {title}" if row.changes() else "",
+            "UNDOING": f"{label} taking back: {title.partition(',')[0]}" if row.changes() else "",
             "UNDONE": f"{label} taken back{took}{row.late()}" if row.changes() else "",
             "STUCK": f"{label} could not be taken back{took}: {title}",
         }
@@ -302,7 +302,7 @@ class Board:
             return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the Kubernetes API goes down"]
         if before.in_outage and past.outage_from and past.outage_to:
             took = (past.outage_to - past.outage_from).total_seconds()
-            back = "the old API servers have their manifests back" if past.state != "outage" else ""
+            back = "the old API servers are started again" if past.state != "outage" else ""
             but = f" but for {', '.join(past.absent)}" if past.absent else ""
             return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: {back or f'every API server is ready{but}'}"]
         return []

@@ -15,6 +15,10 @@ ENDED = ("complete", "rolled-back")
 """The states in which nothing is left to resume, and a rollback is a decision of its own."""
 
 
+SHOWN = 5
+"""Candidates that are listed, the newest first: somebody at three in the morning means one of these."""
+
+
 class Known(NamedTuple):
     """A run of this machine, and its journal replayed; None where that is damaged."""
 
@@ -117,8 +121,10 @@ def _none() -> UsageError:
 
 def _which(what: str, fits: Sequence[Known], verb: str) -> UsageError:
     """The candidates with their states, and the command for each."""
-    shown = fits[:20]
+    shown = fits[:SHOWN]
     listed = columns([(k.run.id, k.state, _last(k)) for k in shown], "  ")
+    if rest := len(fits) - len(shown):
+        listed.append(f"  or one of {rest} older ones: runbook runs")
     return UsageError(
         "\n".join([f"{what}. It may be:", *listed]),
         true="nothing was changed",

@@ -42,6 +42,7 @@ class Replay:
     """The manual card of the hosts on which a rollback is stuck."""
     superseded: str = ""
     """The hosts have refused this journal's engine for a newer one: the command that takes the run back; else ""."""
+    superseded_at: datetime | None = None
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     """The nodes that the run goes on without, and the state of each step on each of them: what they are owed."""
     left: dict[str, str] = field(default_factory=dict)
@@ -55,8 +56,12 @@ class Replay:
     """What was replayed."""
 
     def outage_seconds(self, now: datetime | None = None) -> float:
-        """How long the control plane was, or has been, down, all outages of the run together; 0 where it never was."""
-        ends = [(start, end or now or datetime.now(UTC)) for start, end in self.outages]
+        """How long the control plane was, or has been, down, all outages of the run together; 0 where it never was.
+
+        Where another machine took the run over: until then, for what came after this journal does not know.
+        """
+        known = now or self.superseded_at or datetime.now(UTC)
+        ends = [(start, end or known) for start, end in self.outages]
         return round(sum((end - start).total_seconds() for start, end in ends), 3)
 
     @property
@@ -126,7 +131,8 @@ def replay(lines: Sequence[Line]) -> Replay:
         elif event == "begin" and past.state in ("outage", "rolling-back"):
             _outage_begins(past, line)
         elif event in ("engine", "adopted"):
-            past.superseded = past.superseded if event == "engine" else ""
+            if event == "adopted":
+                past.superseded, past.superseded_at = "", None
             past.owners = (*past.owners, *([line["owner"]] if line.get("owner") else []))
         elif event == "absent":
             past.absent |= {name: dict(past.steps) for name in line["hosts"] if name not in past.absent}
@@ -146,7 +152,7 @@ def replay(lines: Sequence[Line]) -> Replay:
         elif event == "card":
             past.by_hand = tuple(line["lines"])
         elif event == "superseded":
-            past.superseded = line["adopt"]
+            past.superseded, past.superseded_at = line["adopt"], past.superseded_at or at(line)
     return past
 
 

@@ -45,6 +45,7 @@ def document(
         "steps": dict(past.steps),
         "outage_seconds": past.outage_seconds(),
         "outage_running": past.in_outage,
+        "superseded": bool(past.superseded),
         "hosts": dict(hosts) if hosts is not None else {host: str(fact) for host, fact in known.items()},
         "seen": {host: fact.at for host, fact in known.items()},
         "silent": facts.silent(known),
@@ -121,6 +122,8 @@ def _outage(document: Mapping[str, Any]) -> str:
     outage = document["outage_seconds"]
     if not outage:
         return "none"
+    if document["superseded"]:
+        return f"{duration(outage)}, as far as this machine knows" if document["outage_running"] else duration(outage)
     return duration(outage) + (", still going on" if document["outage_running"] else "")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runbook import parse
 from runbook.kube import etcdctl, kubectl
 from runbook.procedures import scripts
-from runbook.procedures.pods import client_port, peer_port
+from runbook.procedures.pods import API_PORT, client_port, peer_port
 from runbook.procedures.words import in_run, script, yes
 from runbook.step import Command, Probe, Result, Target, probe
 
@@ -19,19 +19,34 @@ def leader_last(n: Target, *, note: bool) -> Command:
     return script(scripts.LEADER_LAST, *words, timeout=20, optional=True)
 
 
+def note_api(n: Target) -> Command:
+    """Note that this API server is ready, for who starts it again."""
+    ask = kubectl(n, "get", "--raw", "/readyz", timeout=5).words()
+    words = (in_run(n, "api-answered"), str(API_PORT), *ask)
+    return script(scripts.ANSWERED, *words, timeout=n.plan.timeouts.command, optional=True)
+
+
+def await_api(n: Target) -> Command:
+    """Wait until this API server is ready, where it was before this run stopped it."""
+    wait = n.plan.timeouts.api_server
+    ask = kubectl(n, "get", "--raw", "/readyz", timeout=5).words()
+    words = (in_run(n, "api-answered"), str(int(wait)), *ask)
+    return script(scripts.AWAIT, *words, timeout=wait + 15, optional=True)
+
+
 def await_etcd(n: Target) -> Command:
     """Wait until this member serves, where it did before this run stopped it."""
     wait = n.plan.timeouts.quorum
     ask = etcdctl(n, "endpoint", "health", timeout=5).words()
     words = (in_run(n, "etcd-answered"), str(int(wait)), *ask)
-    return script(scripts.AWAIT_ETCD, *words, timeout=wait + 15, optional=True)
+    return script(scripts.AWAIT, *words, timeout=wait + 15, optional=True)
 
 
 def note_serving(n: Target) -> Sequence[Command]:
     """On the first node: note that its member answers, and holds writes which are about to be discarded."""
     ask = etcdctl(n, "endpoint", "status", timeout=5).words()
     words, wait = (in_run(n, "to-discard"), str(client_port(n)), *ask), n.plan.timeouts.command
-    noted = script(scripts.ETCD_ANSWERED, *words, timeout=wait, optional=True)
+    noted = script(scripts.ANSWERED, *words, timeout=wait, optional=True)
     return [noted] if n.name == n.present[0].name else []
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runbook import parse
 from runbook.kube import etcdctl
+from runbook.plan import Node
 from runbook.procedures import scripts
 from runbook.procedures.words import data_words, in_run, look, restore_words, script, silent, swap_words
 from runbook.step import Command, Probe, Result, Target, probe
@@ -107,3 +110,9 @@ def mine(n: Target) -> Probe:
 def kept(n: Target) -> Probe:
     """The old data is still where this run put it aside."""
     return look("the old data is kept", scripts.KEPT, *swap_words(n), timeout=n.plan.timeouts.command, judge=silent)
+
+
+def sweep(n: Target) -> Sequence[Command]:
+    """What `finish` removes from a host: the run's directory and its hidden children, and nothing else."""
+    words = swap_words(n) if isinstance(n.place, Node) else ("", "", n.bound.run, n.run_dir)
+    return [Command(("sh", "-c", scripts.SWEEP, "runbook", *words), n.plan.timeouts.restore, bare=True)]

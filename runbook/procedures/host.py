@@ -53,23 +53,24 @@ def unlocked(n: Target) -> Probe:
 
 
 def same_file(n: Target, name: str, sha256: str) -> Probe:
-    """The run's file has this SHA-256."""
+    """The run's file has this SHA-256; for a small file."""
+    return _of_sha256(n, name, sha256, scripts.DIGEST, in_run(n, name))
 
+
+def proven_file(n: Target, name: str, sha256: str) -> Probe:
+    """The same for a large one: it is read only where somebody touched it since it was uploaded."""
+    return _of_sha256(n, name, sha256, scripts.PROVEN, in_run(n, name), sha256, slow=True)
+
+
+def _of_sha256(n: Target, name: str, sha256: str, text: str, *words: str, slow: bool = False) -> Probe:
     def judge(result: Result) -> str:
         if not result.ok:
             return result.tail()
         seen = result.out.split()[0] if result.out.split() else ""
         return "" if seen == sha256 else f"{in_run(n, name)} has the sha256 {seen}, not {sha256}"
 
-    return look(
-        f"{name} has the planned sha256",
-        scripts.PROVEN,
-        in_run(n, name),
-        sha256,
-        timeout=n.plan.timeouts.restore,
-        judge=judge,
-        slow=True,
-    )
+    says, wait = f"{name} has the planned sha256", n.plan.timeouts.restore
+    return look(says, text, *words, timeout=wait, judge=judge, slow=slow)
 
 
 def absent(n: Target, *names: str) -> Probe:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runbook.plan import Node
-from runbook.procedures import cluster, data, host, pods, scripts
+from runbook.procedures import cluster, data, host, pods
 from runbook.procedures.proof import bump_enough, same_data_everywhere
-from runbook.procedures.words import COMPONENTS, STATIC_PODS, in_run, swap_words
-from runbook.step import NOTHING, Action, Command, Phase, Probe, Scope, Step, Target, Upload
+from runbook.procedures.words import COMPONENTS, STATIC_PODS, in_run
+from runbook.step import NOTHING, Action, Phase, Probe, Scope, Step, Target, Upload
 
-STAGED = ("snapshot.db", "snapshot.db.proven", "snapshot.json", "living.json", "tools")
+STAGED = ("snapshot.db", "snapshot.db.proven", "snapshot.json", "living.json", "api-answered", "tools")
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 
 
@@ -84,7 +83,10 @@ class SaveManifests(Step):
 
 
 class StageSnapshot(Step):
-    """Stage the snapshot on every host, the same SHA-256 everywhere, and the tools where they are brought along."""
+    """Stage the snapshot on every host, the same SHA-256 everywhere, and the tools where they are brought along.
+
+    What etcd and the API server say of themselves now is noted beside it, for the bump and for the way back.
+    """
 
     phase = Phase.PREPARE
 
@@ -104,10 +106,10 @@ class StageSnapshot(Step):
             source_node=snapshot.node,
             timeout=n.plan.timeouts.restore,
         )
-        return [*tools, upload, data.keep_figures(n)]
+        return [*tools, upload, data.keep_figures(n), cluster.note_api(n)]
 
     def done(self, n: Target) -> Probe:
-        return host.same_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)
+        return host.proven_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)
 
     def undo(self, n: Target) -> Sequence[Action]:
         return [host.remove(n, *STAGED)]
@@ -126,7 +128,7 @@ class RestoreAside(Step):
     phase = Phase.PREPARE
 
     def ready(self, n: Target) -> Probe:
-        return host.same_file(n, "snapshot.db", n.bound.sha256)
+        return host.proven_file(n, "snapshot.db", n.bound.sha256)
 
     def do(self, n: Target) -> Sequence[Action]:
         return [data.restore(n)]
@@ -166,7 +168,10 @@ class StopControllers(Step):
 
 
 class StopApiServers(Step):
-    """Stop the API server on every host, until its container is gone and its port is closed."""
+    """Stop the API server on every host, until its container is gone and its port is closed.
+
+    Undone, it is started once etcd serves, and waited for where it had been ready: then the old cluster serves again.
+    """
 
     phase = Phase.OUTAGE
 
@@ -180,7 +185,7 @@ class StopApiServers(Step):
         return (pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT)).within(10)
 
     def undo(self, n: Target) -> Sequence[Action]:
-        return [cluster.await_etcd(n), pods.start(n, "kube-apiserver")]
+        return [cluster.await_etcd(n), pods.start(n, "kube-apiserver"), cluster.await_api(n)]
 
     def undone(self, n: Target) -> Probe:
         return pods.in_place(n, "kube-apiserver")
@@ -392,9 +397,3 @@ def may_roll_back(n: Target) -> Probe:
     at one host without its old data when the others have theirs in place.
     """
     return data.mine(n) & data.kept(n) & pods.unchanged(n)
-
-
-def sweep(n: Target) -> Sequence[Command]:
-    """What `finish` removes from a host: the run's directory and its hidden children, and nothing else."""
-    words = swap_words(n) if isinstance(n.place, Node) else ("", "", n.bound.run, n.run_dir)
-    return [Command(("sh", "-c", scripts.SWEEP, "runbook", *words), n.plan.timeouts.restore, bare=True)]

@@ -160,7 +160,7 @@ class FakeHost(Files):
     def _run_sh(self, argv: list[str], out: list[str], err: list[str]) -> Step:
         text, args = argv[2], argv[4:]
         native = {
-            scripts.AWAIT_ETCD: self._await_etcd,
+            scripts.AWAIT: self._await,
             scripts.LEADER_LAST: self._pace,
             scripts.SNAPSHOT_REVISION: self._at_revision,
             scripts.REVISION_NOW: self._now,
@@ -191,10 +191,11 @@ class FakeHost(Files):
             return (yield from self.program(["touch", "--", f"{run_dir}/etcd-answered"], out, err))
         return 4 if self.exists(f"{run_dir}/living.json") else 0
 
-    def _await_etcd(self, args: list[str], out: list[str], err: list[str]) -> Step:
+    def _await(self, args: list[str], out: list[str], err: list[str]) -> Step:
         for _ in range(40):
             yield
-            if not self.exists(args[0]) or self.world.answers(self):
+            up = "etcd" if "kubectl" not in args else "kube-apiserver"
+            if not self.exists(args[0]) or (up in self.containers and self.world.answers(self)):
                 return 0
         return 1
 

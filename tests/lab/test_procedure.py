@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from runbook.procedures.data import sweep
 from runbook.procedures.kubeadm import (
     CheckEverything,
     LockHosts,
@@ -27,7 +28,6 @@ from runbook.procedures.kubeadm import (
     SwapData,
     VerifyCluster,
     may_roll_back,
-    sweep,
 )
 from runbook.step import Step
 from tests.lab.proofkit import DATA, MANIFESTS, on_all, said, sh, succeeded

@@ -106,6 +106,9 @@ def test_rollback_after_the_end_needs_consent(desk: Desk) -> None:
     refused = desk.runbook("rollback", code=2)
     assert "--discard-writes" in refused.stderr
     desk.runbook("rollback", "--discard-writes")
+    ready = ["kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "--raw", "/readyz"]
+    answers = {host.name: desk.lab.exec(host.name, ready).stdout for host in desk.lab.nodes}
+    assert answers == {"m1": "ok", "m2": "ok", "m3": "ok"}, "it ends when the old cluster serves again"
     desk.assert_old(least)
     discarded = desk.lab.exec("m1", ["sh", "-c", "ls -d /var/lib/etcd/.*.discarded/member"], check=True)
     assert discarded.stdout.strip()

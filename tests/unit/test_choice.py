@@ -137,6 +137,15 @@ def test_no_run_at_all_and_none_that_is_open() -> None:
     assert caught.value.next == ("runbook report a-1",)
 
 
+def test_of_many_runs_the_newest_are_listed_and_the_others_counted() -> None:
+    for number in range(8):
+        made(f"a-{number}", "complete", age=number, closed=True)
+    with pytest.raises(UsageError) as caught:
+        choice.find(None, "report")
+    assert caught.value.next == tuple(f"runbook report a-{number}" for number in range(5))
+    assert "or one of 3 older ones: runbook runs" in caught.value.message
+
+
 def test_by_name() -> None:
     first, second = made("prod-1", "complete", age=3), made("prod-12", "halted")
     assert choice.find("prod-1", "resume") == first, "an exact id, though it begins another"

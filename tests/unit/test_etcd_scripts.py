@@ -23,7 +23,7 @@ class Host:
         self.dir = place / "run"
         self.dir.mkdir()
         (self.dir / "snapshot.json").write_text('{"revision": 4}\n')
-        self.tool("ss", 'case $* in *:2379) cat "$AT/open" ;; *2380*) cat "$AT/peers" ;; esac')
+        self.tool("ss", 'case $* in *:2379 | *:6443) cat "$AT/open" ;; *2380*) cat "$AT/peers" ;; esac')
         self.tool("etcdctl", 'echo "$*" >> "$AT/asked"; [ -s "$AT/says" ] || exit 1; cat "$AT/says"')
         (place / "open").write_text("LISTEN 0 4096 *:2379 *:*\n")
         (place / "peers").write_text("")
@@ -114,6 +114,25 @@ def test_who_serves_is_noted_for_the_way_back(host: Host, says: str, noted: bool
     assert not host.noted
     assert host.leader_last().returncode == 0
     assert host.noted is noted
+
+
+def test_who_was_ready_is_waited_for_on_the_way_back_and_nobody_else(host: Host, tmp_path: Path) -> None:
+    mark = str(host.dir / "api-answered")
+    host.closed()
+    assert host.run(scripts.ANSWERED, mark, "6443").returncode == 0
+    assert not Path(mark).exists()
+    assert host.run(scripts.AWAIT, mark, "9").returncode == 0, "there is nobody to wait for"
+    (host.place / "open").write_text("LISTEN 0 4096 *:6443 *:*\n")
+    host.tool("etcdctl", "exit 1")
+    assert host.run(scripts.ANSWERED, mark, "6443").returncode == 0
+    assert not Path(mark).exists(), "the port was open, and it was not ready"
+    host.tool("etcdctl", "echo ok")
+    assert host.run(scripts.ANSWERED, mark, "6443").returncode == 0
+    assert Path(mark).exists()
+    host.tool("etcdctl", f"[ -e {tmp_path}/up ] || {{ touch {tmp_path}/up; exit 1; }}; echo ok")
+    assert (host.run(scripts.AWAIT, mark, "9").returncode, (tmp_path / "up").exists()) == (0, True)
+    host.tool("etcdctl", "exit 1")
+    assert host.run(scripts.AWAIT, mark, "0").returncode == 1, "its time is over: the step goes on without it"
 
 
 def test_the_leader_waits_for_the_others_and_not_for_ever(host: Host, tmp_path: Path) -> None:

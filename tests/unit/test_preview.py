@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runbook import outlook, preview
 from runbook.plan import Node, OwnCheck, Paths, Plan, Tools, Verify, Worker
 from runbook.procedure import Procedure
-from runbook.procedures import kubeadm, scripts
+from runbook.procedures import data, kubeadm, scripts
 from runbook.procedures.words import script
 from runbook.shown import Scripts, quote
 from runbook.step import (
@@ -351,7 +351,7 @@ class Odd(Step):
 
 
 def odd() -> Procedure:
-    return Procedure((Odd(), kubeadm.LOCK_STEP), kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep)
+    return Procedure((Odd(), kubeadm.LOCK_STEP), kubeadm.LOCK_STEP, kubeadm.may_roll_back, data.sweep)
 
 
 def test_secrets_are_masked_and_what_cannot_be_undone_is_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 from runbook import outlook, preview
 from runbook.plan import OwnCheck, Plan, Ssh, Tools, Verify, Worker
 from runbook.procedure import Procedure
-from runbook.procedures import kubeadm, scripts
+from runbook.procedures import data, kubeadm, scripts
 from runbook.step import Binding, Command, Step
 from tests.fake.sessions import PROCEDURE, plan
 
@@ -119,7 +119,7 @@ def _with(change: Step | None, at: int) -> Procedure:
     steps = [s for i, s in enumerate(kubeadm.STEPS) if change is not None or i != at]
     if change is not None:
         steps[at] = change
-    return Procedure(tuple(steps), kubeadm.LOCK_STEP, kubeadm.may_roll_back, kubeadm.sweep)
+    return Procedure(tuple(steps), kubeadm.LOCK_STEP, kubeadm.may_roll_back, data.sweep)
 
 
 def test_the_digest_changes_with_the_procedure(monkeypatch: pytest.MonkeyPatch) -> None:

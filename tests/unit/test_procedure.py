@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runbook.plan import Cluster, Node, Paths, Plan, Snapshot, Tools, Verify, Worker
-from runbook.procedures import kubeadm, scripts
+from runbook.procedures import data, kubeadm, scripts
 from runbook.procedures.words import COMPONENTS
 from runbook.step import (
     Action,
@@ -215,7 +215,7 @@ def test_what_is_undone_carries_the_runs_own_mark(step: Step) -> None:
                     continue  # it waits
                 assert any(RUN in word for word in words[4:]), words
                 words = words[4:]
-            asks = next((i for i, w in enumerate(words) if w.endswith("etcdctl")), len(words))
+            asks = next((i for i, w in enumerate(words) if w.endswith(("etcdctl", "kubectl"))), len(words))
             for word in words[:asks]:
                 if word.startswith("/"):
                     assert RUN in word or word == LOCK or word in places, word
@@ -251,7 +251,7 @@ def test_nothing_of_a_procedure_removes_data_before_finish() -> None:
 
 def test_the_sweep_is_bare_and_only_of_this_run() -> None:
     for n in (*targets(STEPS[1], rich()), Target(rich(), BOUND, Worker("w1"))):
-        (command,) = kubeadm.sweep(n)
+        (command,) = data.sweep(n)
         assert command.bare, "the wrapper lives in what it removes"
         assert RUN in command.words()
         assert command.words()[-1] == f"/var/lib/etcd-runbook/{RUN}"

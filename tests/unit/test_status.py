@@ -276,3 +276,17 @@ def test_the_same_of_several_hosts_is_one_sentence() -> None:
 
 def test_a_fragment_is_told_once() -> None:
     assert facts.once("no answer; it may run", "gone; it may run", "") == "no answer; it may run; gone"
+
+
+def test_of_a_run_that_another_machine_took_over_the_clock_stands_still() -> None:
+    life = begun()
+    life.session("forward", Fuse(500))
+    assert replay(life.lines).in_outage
+    for one in life.lines:
+        one["at"] = "2026-04-09T14:00:00.000000Z"
+    life.lines.append({**life.lines[-1], "event": "superseded", "adopt": "runbook adopt", "at": "2026-04-09T14:00:09Z"})
+    made = document(life.lines)
+    assert (made["outage_seconds"], made["superseded"]) == (9.0, True)
+    assert "9 s, as far as this machine knows" in shown(life.lines, made)
+    life.lines.append({**life.lines[-1], "event": "adopted"})
+    assert document(life.lines)["outage_seconds"] > 1_000_000

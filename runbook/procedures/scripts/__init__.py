@@ -22,9 +22,9 @@ from runbook.procedures.scripts.data import (
     UNSWAPPED,
 )
 from runbook.procedures.scripts.etcd import (
-    AWAIT_ETCD,
+    ANSWERED,
+    AWAIT,
     COMPACTED,
-    ETCD_ANSWERED,
     FIGURES,
     KEEP_DISCARDED,
     LAST_REVISION,
@@ -37,10 +37,10 @@ from runbook.procedures.scripts.run import ABSENT, DIGEST, LOCK, MAKE_DIR, PROVE
 
 __all__ = [
     "ABSENT",
-    "AWAIT_ETCD",
+    "ANSWERED",
+    "AWAIT",
     "COMPACTED",
     "DIGEST",
-    "ETCD_ANSWERED",
     "FIGURES",
     "IN_PLACE",
     "KEEP_DISCARDED",

@@ -45,7 +45,7 @@ exit 4
 """run dir, port, etcdctl words; read-only. The snapshot's figures, then etcd's status. Exit 4: etcd gives no answer,
 and the status, if any, is that of the time of the preparation."""
 
-ETCD_ANSWERED = r"""
+ANSWERED = r"""
 set -eu
 mark=$1
 port=$2
@@ -57,7 +57,7 @@ if [ -n "$open" ]; then
   fi
 fi
 """
-"""mark, port, then the etcdctl words that ask this host's own member."""
+"""mark, port, then the words that ask this host's own member or API server. Who has no open port is not asked."""
 
 KEEP_DISCARDED = r"""
 set -u
@@ -100,18 +100,18 @@ done
 seconds for one of them to take over. In the run directory it is noted that this member served, for who starts it
 again."""
 
-AWAIT_ETCD = r"""
+AWAIT = r"""
 set -u
 mark=$1
 end=$(( $(date +%s) + $2 ))
 shift 2
 [ -e "$mark" ] || exit 0
-while ! "$@"; do
+while ! "$@" > /dev/null; do
   if [ "$(date +%s)" -ge "$end" ]; then exit 1; fi
   sleep 0.5
 done
 """
-"""mark, seconds, etcdctl words. Waits only where this member served before it was stopped."""
+"""mark, seconds, then the words that ask. Waits only where that served before it was stopped."""
 
 SNAPSHOT_REVISION = r"""
 set -u
