@@ -106,30 +106,18 @@ def _work(
     The journal is held, and what it says was judged under that same lock.
     """
     from runbook import log
-    from runbook.asking import RealClock
-    from runbook.debts import declare
-    from runbook.engine import Engine
-    from runbook.progress import Watched
 
     procedure = kubeadm()
+    failure = None
     with _polite_end():
         journal.epoch += 1
         journal.listener = progress
         progress.start(plan, procedure.steps, run.id, journal.lines, bound)
         with contextlib.suppress(OSError):  # a debug log that cannot be written keeps nobody from restoring
             log.open_log(run.path / "debug.log")
-        hosts, failure = None, None
         try:
-            owner = secrets.token_hex(8)
-            claim = Claim(journal.epoch, owner, replay(journal.lines).owners)
-            connect = hosts_of(plan, claim)
-            _may_log_in(plan, run, journal)
-            said = {"command": command, "holder": runs.holder(), "version": __version__, "owner": owner}
-            journal.append("engine", said)
-            declare(plan, journal, without)
-            hosts = Watched(connect(bound), progress.answered)
-            engine = Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
-            work(engine, journal)
+            with _engine(run, journal, plan, bound, command, progress, without, procedure) as engine:
+                work(engine, journal)
         except RunbookError as error:
             failure = error
         except KeyboardInterrupt:
@@ -139,8 +127,6 @@ def _work(
             failure = _crashed(error, run, journal)
         finally:
             journal.listener = lambda _: None
-            if hosts is not None:
-                hosts.close()
             log.close_log()
         past = replay(journal.lines)
         progress.stop(failure, past)
@@ -148,6 +134,35 @@ def _work(
         failure.told = True
         raise failure
     return past
+
+
+@contextlib.contextmanager
+def _engine(
+    run: runs.Run,
+    journal: Journal,
+    plan: Plan,
+    bound: Binding,
+    command: str,
+    progress: Progress,
+    without: Sequence[str],
+    procedure: Procedure,
+) -> Iterator[Engine]:
+    """The engine with its word in the journal, and its connections, which are dropped at the end."""
+    from runbook.asking import RealClock
+    from runbook.debts import declare
+    from runbook.engine import Engine
+    from runbook.progress import Watched
+
+    owner = secrets.token_hex(8)
+    connect = hosts_of(plan, Claim(journal.epoch, owner, replay(journal.lines).owners))
+    _may_log_in(plan, run, journal)
+    journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__, "owner": owner})
+    declare(plan, journal, without)
+    hosts = Watched(connect(bound), progress.answered)
+    try:
+        yield Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
+    finally:
+        hosts.close()
 
 
 def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:

@@ -77,6 +77,7 @@ class Debt:
     def pay(self) -> None:
         """Give it the steps that it has not had, then its lock back. Raises Held, Halted."""
         self.lock.not_anothers()
+        self.lock.claim()
         self.lock.hold()
         for current in self.steps:
             if current.state in FINISHED:
@@ -97,6 +98,7 @@ class Debt:
         if any(s.step.phase is Phase.OUTAGE and s.state != "UNDONE" for s in begun):
             self.engine.may_roll_back(self.hands.nodes)
         self.lock.not_anothers()
+        self.lock.claim()
         self.lock.hold()
         for current in reversed(begun):
             if current.state == "UNDONE":

@@ -75,6 +75,7 @@ class Engine:
             self._pay_debts(patient=False)
             return
         self.lock.not_anothers()
+        self.lock.claim()
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
         self.lock.hold()
@@ -196,6 +197,7 @@ class Engine:
         begun = [s for s in self.steps if s.state not in NOT_BEGUN]
         if any(s.step.phase is Phase.OUTAGE and s.state != "UNDONE" for s in begun):
             self.may_roll_back(self.hands.nodes)
+        self.lock.claim()
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self.lock.hold()
         for current in reversed(begun):

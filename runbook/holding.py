@@ -23,16 +23,18 @@ class Holding:
         """Whether this run ever tried to lock a host, and so may have left something there."""
         return self.run.state != "PENDING"
 
-    def hold(self) -> None:
-        """Claim the hosts for this engine, and lock them again where the lock step had already been done.
+    def claim(self) -> None:
+        """Claim the hosts for this engine, before its journal says that the run goes on, or back.
 
         A forgotten engine can change nothing from here on, and nothing that an earlier one began still runs.
-        Raises Held where another run has one.
+        Raises Held where a newer engine has the run: then nothing is written that it could contradict.
         """
-        if not self.begun:
-            return
+        if self.begun:
+            self.hands.claim([n.name for n in self.hands.nodes], self.hands.plan.timeouts.restore)
+
+    def hold(self) -> None:
+        """Lock the hosts again where the lock step had already been done. Raises Held where another run has one."""
         nodes = self.hands.nodes
-        self.hands.claim([n.name for n in nodes], self.hands.plan.timeouts.restore)
         if self.run.state not in FINISHED:
             return
         views = ask_once(self.hands.hosts, {n.name: self.step.done(n) for n in nodes})

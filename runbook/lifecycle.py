@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from transitions import EventData, Machine
 
+from runbook.log import redact
 from runbook.step import Step
 
 logging.getLogger("transitions").setLevel(logging.ERROR)
@@ -39,6 +40,10 @@ class View:
 
     verdict: Verdict
     saw: str = ""
+
+    def __post_init__(self) -> None:
+        if self.saw:  # it goes to terminals, and into mails
+            object.__setattr__(self, "saw", redact(self.saw))
 
 
 YES, READY = View(Verdict.YES), View(Verdict.READY)

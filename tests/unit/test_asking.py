@@ -148,3 +148,8 @@ def test_an_impatient_host_is_asked_once_only() -> None:
     view = ask_until(hosts, {"m1": questions("a", within=60)}, clock, impatient={"m1"})["m1"]
     assert view.verdict is Verdict.NO
     assert clock.slept == 0
+
+
+def test_what_a_host_says_is_redacted_before_anybody_sees_it() -> None:
+    said = Result(1, err="the request had Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.c2VjcmV0.c2lnbmF0dXJl")
+    assert "c2VjcmV0" not in judge(questions("a").questions[0], said).saw

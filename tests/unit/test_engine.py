@@ -303,12 +303,13 @@ def test_a_superseded_engine_gives_up(monkeypatch: pytest.MonkeyPatch, what: str
     for job in life.world.jobs.values():
         while not job.over:
             job.step()
-    before = life.tree()
+    before, state = life.tree(), life.state
     still_running(monkeypatch, 97)
     life.session(what)
     error = told(life, Held, 6)
     assert "m2" in str(error)
     assert life.tree() == before
+    assert life.state == state, "its journal says nothing that the newer one's could contradict"
 
 
 # The journal first.
