@@ -59,19 +59,27 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 
 def bound_meanwhile(plan: Plan) -> tuple[Binding, str]:
     """The preview's binding. What a run needs is loaded meanwhile: hashing a snapshot leaves the interpreter free."""
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
+    from threading import Thread
 
-    with ThreadPoolExecutor(1) as beside:
-        binding = beside.submit(preview_binding, plan)
-        import runbook.engine
-        import runbook.hosts
-        import runbook.preview
-        import runbook.progress  # noqa: F401 # only so that they need no time later
-        from runbook import log
+    bound: Future[tuple[Binding, str]] = Future()
 
-        log.load()
-        kubeadm()
-        return binding.result()
+    def bind() -> None:
+        try:
+            bound.set_result(preview_binding(plan))
+        except BaseException as error:  # it belongs to the caller's thread
+            bound.set_exception(error)
+
+    Thread(target=bind, daemon=True).start()  # a daemon: Ctrl-C is not kept waiting for a slow disk
+    import runbook.engine
+    import runbook.hosts
+    import runbook.preview
+    import runbook.progress  # noqa: F401 # only so that they need no time later
+    from runbook import log
+
+    log.load()
+    kubeadm()
+    return bound.result()
 
 
 @contextlib.contextmanager

@@ -190,9 +190,11 @@ class Hands:
         self.shown.forget()
         self._superseded(self.copies.share())
         key = f"{step.id()}.{what}.{self.journal.epoch}.{len(self.journal.lines)}"
-        results = self.hosts.act(actions, key, _Witness(self.journal, step.id()))
+        results = self.hosts.act(actions, key, _Witness(self.journal, step.id(), self.calm))
         for host, result in results.items():
-            if not result.ok:
+            if result.ok:
+                self.copies.deaf.discard(host)
+            else:
                 self.calm.discard(host)
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
@@ -252,10 +254,10 @@ class Open:
 
 
 class _Witness:
-    """Writes each action into the journal, before and after."""
+    """Writes each action into the journal, before and after. Where nobody saw one's end, the host is not calm."""
 
-    def __init__(self, journal: Journal, step: str) -> None:
-        self.journal, self.step = journal, step
+    def __init__(self, journal: Journal, step: str, calm: set[str]) -> None:
+        self.journal, self.step, self.calm = journal, step, calm
 
     def begins(self, host: str, key: str, action: Action) -> None:
         """The line that announces the action; where it cannot be written, the action is not begun."""
@@ -263,6 +265,8 @@ class _Witness:
 
     def ended(self, host: str, key: str, action: Action, result: Result) -> None:
         """How it ended, and the last of what it said where it failed."""
+        if result.unknown:  # also an optional one's, which ends no sequence: it may run still
+            self.calm.discard(host)
         said = {} if result.ok else {"said": result.tail()}
         self.journal.append("end", {"key": key, "code": result.code, **said}, step=self.step, host=host)
 

@@ -60,9 +60,14 @@ class Replay:
 
         Where another machine took the run over: until then, for what came after this journal does not know.
         """
-        known = now or self.superseded_at or datetime.now(UTC)
+        known = now or self.known_until
         ends = [(start, end or known) for start, end in self.outages]
         return round(sum((end - start).total_seconds() for start, end in ends), 3)
+
+    @property
+    def known_until(self) -> datetime:
+        """Until when this journal knows what is: now, or when another machine had taken the run over."""
+        return self.superseded_at or datetime.now(UTC)
 
     @property
     def outage_from(self) -> datetime | None:

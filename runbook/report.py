@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from runbook import facts
@@ -80,7 +80,7 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
             {
                 "from": start.isoformat(),
                 "to": end.isoformat() if end else None,
-                "seconds": round(((end or datetime.now(UTC)) - start).total_seconds(), 3),
+                "seconds": round(((end or past.known_until) - start).total_seconds(), 3),
             }
             for start, end in past.outages
         ],

@@ -167,9 +167,11 @@ enter 95
 digest() {
   if command -v openssl >/dev/null; then openssl dgst -sha256 -r; else sha256sum; fi
 }
-# What was hashed need not be hashed again, as long as this is still the same, untouched file (``scripts.PROVEN``).
+# What was hashed need not be hashed again, as long as this is still the same, untouched file (``scripts.PROVEN``), and
+# the host still up: what the hash saw was in its memory.
 prove() {
-  printf '%s %s\n' "$sha" "$(stat -c '%i %s %y %z' "$dest")" >"$dest.proven" || rm -f "$dest.proven"
+  is=$(stat -c '%i %s %y %z' "$dest") && read -r boot </proc/sys/kernel/random/boot_id &&
+    printf '%s %s %s\n' "$sha" "$boot" "$is" >"$dest.proven" || rm -f "$dest.proven"
 }
 finish() {
   printf '%s\n' "$2" >"$f.err"

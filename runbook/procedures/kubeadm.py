@@ -15,7 +15,7 @@ from runbook.procedures.proof import bump_enough, same_data_everywhere
 from runbook.procedures.words import COMPONENTS, STATIC_PODS, in_run
 from runbook.step import NOTHING, Action, Phase, Probe, Scope, Step, Target, Upload
 
-STAGED = ("snapshot.db", "snapshot.db.proven", "snapshot.json", "living.json", "api-answered", "tools")
+STAGED = ("snapshot.db", "snapshot.db.proven", "snapshot.json", "living.json", "tools")
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 
 
@@ -85,7 +85,7 @@ class SaveManifests(Step):
 class StageSnapshot(Step):
     """Stage the snapshot on every host, the same SHA-256 everywhere, and the tools where they are brought along.
 
-    What etcd and the API server say of themselves now is noted beside it, for the bump and for the way back.
+    What the living etcd says of itself now is noted beside it, for the bump.
     """
 
     phase = Phase.PREPARE
@@ -106,7 +106,7 @@ class StageSnapshot(Step):
             source_node=snapshot.node,
             timeout=n.plan.timeouts.restore,
         )
-        return [*tools, upload, data.keep_figures(n), cluster.note_api(n)]
+        return [*tools, upload, data.keep_figures(n)]
 
     def done(self, n: Target) -> Probe:
         return host.proven_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)
@@ -179,7 +179,7 @@ class StopApiServers(Step):
         return pods.stopped(n, *CONTROLLERS)
 
     def do(self, n: Target) -> Sequence[Action]:
-        return [pods.stop(n, "kube-apiserver")]
+        return [cluster.note_api(n), pods.stop(n, "kube-apiserver")]
 
     def done(self, n: Target) -> Probe:
         return (pods.stopped(n, "kube-apiserver") & pods.closed(n, pods.API_PORT)).within(10)

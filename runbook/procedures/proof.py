@@ -70,13 +70,13 @@ def same_data_everywhere(n: Target, *, brief: bool = False) -> Probe:
     proof = probe("the planned members, in the restored cluster", members, total(clusterview.members, n), slow=True)
     if not brief:
         # Before the members' status, which tells of alarms too, but not what to do about them.
-        proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), total(clusterview.alarms, n))
+        proof &= probe("no alarms", ask("alarm", "list", "-w", "json"), total(clusterview.alarms, n), slow=True)
         proof &= probe("every member answers", status, total(clusterview.endpoints, n))
     if n.name in (n.present[0].name, n.bound.joining):
         proof &= probe("equal hashes at the restored revision", _all_hashes(n), total(_hashes, n), slow=True)
     if n.plan.cluster.mark_compacted and not brief:
         old = _at_restored_revision(n, scripts.COMPACTED, "get", "runbook", "--keys-only")
-        proof &= probe("older revisions are compacted", old, total(_compacted, n))
+        proof &= probe("older revisions are compacted", old, total(_compacted, n), slow=True)
     return proof
 
 

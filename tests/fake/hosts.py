@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runbook.step import Action, Command, Result, Target, Upload
 from runbook.transport import LOCK, Copy, Witness
+from tests.fake.machine import BOOT_ID
 from tests.fake.shell import Step
 from tests.fake.world import FakeHost, World
 
@@ -81,8 +82,10 @@ class Job:
         self.host.sync(upload.dest)
         yield
         noted: list[str] = []
+        yield from self.host.program(["cat", "--", BOOT_ID], noted, self.err)
         yield from self.host.program(["stat", "-c", "%i %s %y %z", "--", upload.dest], noted, self.err)
-        self.host.put(f"{upload.dest}.proven", f"{upload.sha256} {noted[0]}", synced=False)
+        said = " ".join(text.strip() for text in noted)
+        self.host.put(f"{upload.dest}.proven", f"{upload.sha256} {said}\n", synced=False)
         return 0
 
     def step(self) -> None:
@@ -225,9 +228,7 @@ class FakeHosts:
         witness.begins(name, key, action)
         refusal = LOST if not host.reachable else self._refusal(host, action)
         if refusal:
-            witness.ended(name, key, action, refusal)
-            results[name] = refusal
-            todo.pop(name, None)
+            self._ended(Job(host, action, key), refusal, todo, results, witness)
             return
         current[name] = Job(host, action, key)
         if not (isinstance(action, Command) and action.bare):
@@ -259,9 +260,8 @@ class FakeHosts:
         job = current[name]
         if self.fuse.burn(job.host):
             del current[name]
-            todo.pop(name, None)
-            results[name] = LOST
             self._lose(job.host)
+            self._ended(job, LOST, todo, results, witness)
             return
         job.step()
         if not job.over:
@@ -269,10 +269,20 @@ class FakeHosts:
         del current[name]
         if self.jobs.get(name) is job:
             del self.jobs[name]
-        result = job.result()
+        self._ended(job, job.result(), todo, results, witness)
+
+    def _ended(
+        self,
+        job: Job,
+        result: Result,
+        todo: dict[str, list[tuple[int, Action]]],
+        results: dict[str, Result],
+        witness: Witness,
+    ) -> None:
+        name = job.host.name
         witness.ended(name, job.key, job.action, result)
         optional = isinstance(job.action, Command) and job.action.optional
-        if not result.ok and not optional:
+        if not result.ok and not optional:  # an optional one ends no sequence, not even where nobody saw its end
             results[name] = result
             todo.pop(name, None)
 

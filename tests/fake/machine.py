@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 OWNER = "etcd-user"
 MANIFEST = "kind: Pod # {name}, whole"
 SNAPSHOT_REVISION = 100
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 PORTS = {"etcd": (2379, 2380, 2381), "kube-apiserver": (6443,)}
 
 
@@ -34,6 +35,7 @@ class FakeHost(Files):
         paths = node.paths
         super().__init__(place for place in (paths.data_dir, paths.wal_dir) if place)
         self.world, self.node, self.name = world, node, node.name
+        self.boots = 0
         self.containers: set[str] = set()
         self.pods: set[str] = set()
         """What the kubelet wants: a container that crashes is not there, and may be again at any moment."""
@@ -97,8 +99,13 @@ class FakeHost(Files):
     def reboot(self, forgets: Callable[[str], bool] = lambda _: False) -> None:
         """A power cut, and up again."""
         self.power_cut(forgets)
+        self.boots += 1
         self.containers, self.pods = set(), set()
         self.reconcile()
+
+    def read(self, path: str) -> str | None:
+        """The content of a file, or of the one that says which life of the host this is."""
+        return f"boot-{self.boots}\n" if path == BOOT_ID else super().read(path)
 
     def lineage(self) -> str:
         """What data is in place: its text, or what is wrong with it."""

@@ -57,9 +57,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def there(bench: Bench, host: str = "m1") -> list[str]:
-    """Everything that an upload could have left beside the wrapper's own files."""
+    """Everything that an upload could have left beside the wrapper's own files, and a file's own note of its proof."""
     names = bench.sh(f"ls -A {RUN_DIR}", host).splitlines()
-    return [n for n in names if n not in ("commands", "epoch", "epoch.lock", "lock", "running")]
+    notes = [f"{n}.proven" for n in names]
+    return [n for n in names if n not in ("commands", "epoch", "epoch.lock", "lock", "running", *notes)]
 
 
 def one(bench: Bench, upload: Upload, user: str = "ops", host: str = "m1") -> Result:

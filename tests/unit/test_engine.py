@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runbook.checks import Finding, Severity
 from runbook.errors import Halted, Held, Refused, RunbookError, Unverified
+from runbook.hands import FRESH, Open
 from runbook.journal import Journal, Line, read
 from runbook.replay import replay
 from runbook.step import Result, Target
-from runbook.transport import LOCK
+from runbook.transport import LOCK, Copy, Witness
 from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import BOUND, PROCEDURE, RUN, Life, plan
 from tests.fake.world import FakeHost
 
+JOURNAL = f"/var/lib/etcd-runbook/{RUN}/journal.jsonl"
 OTHER = '{"run": "other-1", "holder": "x@y", "since": "z"}\n'
 
 
@@ -264,6 +267,55 @@ def test_an_engine_settles_once_on_each_host_and_again_where_something_failed(mo
     life = Life(plan())
     assert life.session("forward") == "complete"
     assert settled == ["m1", "m2", "m3", "m2"]
+
+
+def test_where_nobody_saw_the_end_of_an_optional_command_the_next_step_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends no sequence, and may still run: to act beside it would be refused, and a rollback stuck."""
+    settled: list[str] = []
+    really, act = FakeHosts.settle, FakeHosts.act
+
+    def settle(self: FakeHosts, hosts: Sequence[str], wait: float) -> dict[str, Result]:
+        settled.extend(hosts)
+        return really(self, hosts, wait)
+
+    def lost(self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness) -> dict[str, Result]:
+        results = act(self, actions, key, witness)
+        if key.startswith("StopApiServers.do."):
+            witness.ended("m2", f"{key}.0", actions["m2"][0], Result(None, err="lost"))
+        return results
+
+    monkeypatch.setattr(FakeHosts, "settle", settle)
+    monkeypatch.setattr(FakeHosts, "act", lost)
+    assert Life(plan()).session("forward") == "complete"
+    assert settled == ["m1", "m2", "m3", "m2"]
+
+
+def test_a_host_that_missed_a_copy_of_the_journal_gets_it_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = FakeHosts.keep
+    missed: list[int] = []
+
+    def once(self: FakeHosts, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
+        if not missed and len(self.world.hosts["m1"].read(JOURNAL) or "") > 5000:
+            missed.append(len(life.lines))
+            return {host: Result(None, err="no answer") for host in copies}
+        return keep(self, copies)
+
+    monkeypatch.setattr(FakeHosts, "keep", once)
+    life = Life(plan())
+    assert life.session("forward") == "complete"
+    assert missed
+    for host in life.world.hosts.values():
+        assert (host.read(JOURNAL) or "").count("\n") == len(life.lines)
+
+
+def test_what_a_step_has_shown_a_moment_ago_counts_for_it_alone_and_not_for_long() -> None:
+    life = Life(plan())
+    seen, step = Open(life.world), PROCEDURE.steps[2]
+    seen.keep(step, ["m1"])
+    assert seen.hosts(step) == {"m1"}
+    assert seen.hosts(PROCEDURE.steps[3]) == set()
+    life.world.sleep(FRESH + 0.1)
+    assert seen.hosts(step) == set()
 
 
 def test_what_still_runs_on_a_host_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:

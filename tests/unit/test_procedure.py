@@ -307,6 +307,18 @@ def test_a_preview_shows_the_placeholders_and_nothing_else_differs() -> None:
                     assert isinstance(b, Upload)
 
 
+def test_going_back_waits_for_what_served_before() -> None:
+    """The API server for its etcd, and then the rollback for the API server; each only where it was noted."""
+    for n in targets(kubeadm.StopApiServers(), rich()):
+        note, _ = (a.words() for a in kubeadm.StopApiServers().do(n) if isinstance(a, Command))
+        undo_ = kubeadm.StopApiServers().undo(n)
+        assert not isinstance(undo_, Irreversible)
+        first, start, last = (a.words() for a in undo_ if isinstance(a, Command))
+        assert (note[2], first[2], start[2], last[2]) == (scripts.ANSWERED, scripts.AWAIT, scripts.START, scripts.AWAIT)
+        assert note[4] == last[4] == f"{n.run_dir}/api-answered"
+        assert first[4] == f"{n.run_dir}/etcd-answered"
+
+
 @pytest.mark.parametrize("name", sorted(n for n, t in vars(scripts).items() if n.isupper() and isinstance(t, str)))
 def test_a_script_stops_at_an_unset_word(name: str) -> None:
     """A forgotten argument must never become an empty path."""

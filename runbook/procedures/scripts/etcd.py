@@ -107,11 +107,16 @@ end=$(( $(date +%s) + $2 ))
 shift 2
 [ -e "$mark" ] || exit 0
 while ! "$@" > /dev/null; do
-  if [ "$(date +%s)" -ge "$end" ]; then exit 1; fi
+  if [ "$(date +%s)" -ge "$end" ]; then
+    rm -f -- "$mark" "${mark%/*}/api-answered"
+    echo "it does not serve by now, as it did before this run stopped it" >&2
+    exit 1
+  fi
   sleep 0.5
 done
 """
-"""mark, seconds, then the words that ask. Waits only where that served before it was stopped."""
+"""mark, seconds, then the words that ask. Waits only where that served before it was stopped; once in vain, and never
+again, for the API server neither where its etcd does not serve."""
 
 SNAPSHOT_REVISION = r"""
 set -u

@@ -51,14 +51,17 @@ openssl dgst -sha256 -r -- "$1" 2>/dev/null || sha256sum -- "$1"
 
 PROVEN = r"""
 set -u
-if [ "$(cat -- "$1.proven" 2>/dev/null)" = "$2 $(stat -c '%i %s %y %z' -- "$1" 2>/dev/null)" ]; then
+boot=$(cat -- /proc/sys/kernel/random/boot_id 2>/dev/null)
+is=$(stat -c '%i %s %y %z' -- "$1" 2>/dev/null)
+if [ -n "$boot" ] && [ -n "$is" ] && [ "$(cat -- "$1.proven" 2>/dev/null)" = "$2 $boot $is" ]; then
   echo "$2 $1"
 else
   openssl dgst -sha256 -r -- "$1" 2>/dev/null || sha256sum -- "$1"
 fi
 """
 """file, SHA-256; read-only. The upload hashed the file, and noted which it was: inode, size, and when its content and
-its inode last changed. Where that is still so it is not read again; whatever touched it since has it hashed anew."""
+its inode last changed. Where that is still so, in the same life of the host, it is not read again; whatever touched it
+since has it hashed anew."""
 
 ABSENT = r"""
 set -u
