@@ -1,4 +1,4 @@
-"""The last revision in an etcd database, read straight from its file.
+"""The last revision in an etcd database, its alarms and whether it asks for a login, read straight from its file.
 
 etcd keeps its data in one bbolt file: a B+ tree of pages, whose root is a bucket of buckets. The bucket ``key`` maps
 revisions to values, in order; so its rightmost key is the last revision. That is one page header and one element a
@@ -75,14 +75,26 @@ class Database:
         Raises:
             NotBolt: there is no bucket ``key``, or the way to its last key is damaged.
         """
-        root = self._page(self.meta.root)
-        found = self._bucket(root, b"key")
+        found = self._bucket(b"key")
+        if found is None:
+            raise NotBolt("is a bbolt file without etcd's bucket key: another program's database")
         key = self._last_key(found)
         if key is None:
             return 0
         if len(key) not in (17, 18) or key[8:9] != b"_" or key[0] >= 0x80:  # etcd's revisions are signed
             raise NotBolt(f"has a key that is no revision in its bucket key ({key[:20].hex()})")
         return int.from_bytes(key[:8], "big")
+
+    def asks_for_a_login(self) -> bool:
+        """Whether etcd's own authentication is on (etcd's ``schema/auth.go``). Raises NotBolt."""
+        auth = self._bucket(b"auth")
+        found = self._find(auth, b"authEnabled") if auth else None
+        return found is not None and self._read(found[0], found[1]) == b"\x01"
+
+    def has_alarms(self) -> bool:
+        """Whether any alarm was raised and not disarmed (``schema/alarm.go``: a key each). Raises NotBolt."""
+        alarms = self._bucket(b"alarm")
+        return alarms is not None and self._last_key(alarms) is not None
 
     def _read(self, offset: int, length: int) -> bytes:
         if offset < 0 or offset + length > self._size:
@@ -161,30 +173,33 @@ class Database:
             raise NotBolt(f"has a key at byte {offset} that goes on past its page")
         return self._read(offset, size)
 
-    def _bucket(self, page: _Page, name: bytes) -> _Page:
-        """The root page of that bucket, by search from ``page``."""
+    def _find(self, page: _Page, name: bytes) -> tuple[int, int, int] | None:
+        """The place of that key's value, its size, and its flags, by search from ``page``; None where there is none."""
         for _ in range(_DEEPEST):
             low, high = 0, page.count
             while low < high:  # the first element whose key is greater
                 middle = (low + high) // 2
                 low, high = (middle + 1, high) if self._key_at(page, middle)[0] <= name else (low, middle)
             if page.flags == _LEAF_PAGE:
-                return self._bucket_root(page, low - 1, name)
+                key, offset, size, flags = self._key_at(page, low - 1) if low else (b"", 0, 0, 0)
+                return (offset, size, flags) if key == name and low else None
             page = self._page(self._key_at(page, max(low - 1, 0))[1])
         raise NotBolt(f"is more than {_DEEPEST} pages deep")
 
-    def _bucket_root(self, page: _Page, index: int, name: bytes) -> _Page:
-        key, offset, size, flags = self._key_at(page, index) if index >= 0 else (b"", 0, 0, 0)
-        if key != name or not flags & _BUCKET_LEAF:
-            raise NotBolt("is a bbolt file without etcd's bucket key: another program's database")
+    def _bucket(self, name: bytes) -> _Page | None:
+        """The root page of that bucket; None where there is none."""
+        found = self._find(self._page(self.meta.root), name)
+        if found is None or not found[2] & _BUCKET_LEAF:
+            return None
+        offset, size, _ = found
         if size < _BUCKET.size:
-            raise NotBolt("has a bucket key that is cut short")
+            raise NotBolt(f"has a bucket {name.decode()} that is cut short")
         root, _ = _BUCKET.unpack(self._read(offset, _BUCKET.size))
         if root:
             return self._page(root)
         start = offset + _BUCKET.size  # a small bucket's only page stands in its value
         if size < _BUCKET.size + _HEADER.size:
-            raise NotBolt("has a bucket key that is cut short")
+            raise NotBolt(f"has a bucket {name.decode()} that is cut short")
         _, kind, count, _ = _HEADER.unpack(self._read(start, _HEADER.size))
         if kind != _LEAF_PAGE:
             raise NotBolt(f"has an inline page of the wrong kind {kind:#x}")

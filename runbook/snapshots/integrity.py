@@ -47,7 +47,8 @@ class SnapshotFacts:
     """What a whole snapshot is. ``size`` in bytes, ``sha256`` of the whole file in hex, ``revision`` the last it holds.
 
     ``trailer_ok`` is None where there is no trailer to check. ``world_readable``: any user of this machine may read it,
-    and with it every Secret of the cluster. ``page_size`` in bytes.
+    and with it every Secret of the cluster. ``page_size`` in bytes. ``asks_for_a_login``, ``has_alarms``: how a cluster
+    that is restored from it begins.
     """
 
     path: Path
@@ -57,6 +58,8 @@ class SnapshotFacts:
     trailer_ok: bool | None
     revision: int
     page_size: int
+    asks_for_a_login: bool
+    has_alarms: bool
     world_readable: bool
 
     def warnings(self) -> tuple[str, ...]:
@@ -66,6 +69,11 @@ class SnapshotFacts:
             told.append(f"{self.path} can be read by every user of this machine, and holds every Secret: chmod 600 it")
         if not self.has_trailer:
             told.append(f"{self.path} has no checksum at its end: only the plan's sha256 can tell whether it is whole")
+        halts = "the run will halt in the outage, before the API servers, and say what to type; then resume it"
+        if self.asks_for_a_login:
+            told.append(f"{self.path} has etcd's own authentication enabled: {halts} (etcdctl auth disable)")
+        if self.has_alarms:
+            told.append(f"{self.path} holds an alarm, most likely NOSPACE: {halts} (etcdctl alarm disarm)")
         return tuple(told)
 
 
@@ -180,7 +188,7 @@ class _Reading:
         if sha256 is not None and sha256.lower() != of_all:
             do = "Take the file that the plan means, or correct spec.snapshot.sha256."
             raise self._bad("sha256", f"its SHA-256 is {of_all}, the plan says {sha256.lower()}", do)
-        meta_size, revision = self._revision(body, exact=has_trailer)
+        page_size, revision, logins, alarms = self._content(body, exact=has_trailer)
         return SnapshotFacts(
             path=self.path,
             size=self.size,
@@ -188,7 +196,9 @@ class _Reading:
             has_trailer=has_trailer,
             trailer_ok=True if has_trailer else None,
             revision=revision,
-            page_size=meta_size,
+            page_size=page_size,
+            asks_for_a_login=logins,
+            has_alarms=alarms,
             world_readable=bool(self.before.st_mode & stat.S_IROTH),
         )
 
@@ -262,8 +272,11 @@ class _Reading:
         do = "A backup may still be writing it: wait, or name a snapshot that is complete."
         return self._bad("changed", f"while it was read, {how}", do)
 
-    def _revision(self, body: int, exact: bool) -> tuple[int, int]:
-        """Page size and last revision. ``exact``: etcd wrote the file in one go, so it has just the pages in use."""
+    def _content(self, body: int, exact: bool) -> tuple[int, int, bool, bool]:
+        """Page size, last revision, whether it asks for a login, has alarms.
+
+        ``exact``: etcd wrote the file in one go, so it has just the pages in use.
+        """
         do = (
             "Use another snapshot." if exact else "It was copied while etcd wrote to it, or cut short: use another one."
         )
@@ -272,9 +285,18 @@ class _Reading:
             used = database.meta.size
             if used > body:
                 raise NotBolt(f"has {body} bytes, and speaks of {used}")
-            return database.meta.page_size, database.last_revision()
+            revision = database.last_revision()
         except NotBolt as e:
             raise self._bad("bolt", f"its database is damaged: it {e}", do) from None
+        return database.meta.page_size, revision, _said(database.asks_for_a_login), _said(database.has_alarms)
+
+
+def _said(question: Callable[[], bool]) -> bool:
+    """What is only told to the responder keeps nobody from restoring where it cannot be read."""
+    try:
+        return question()
+    except NotBolt:
+        return False
 
 
 def _is_text(head: bytes) -> bool:

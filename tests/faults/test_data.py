@@ -187,6 +187,7 @@ def test_an_alarm_in_the_snapshot(row: Row) -> None:
     row.put("era", "lost")
     row.write_plan(timeouts={"quorum": "40s"})
     said = row.runbook("run", row.plan, "--yes", code=4)
+    assert "holds an alarm" in said.stdout + said.stderr, "told before anything is touched"
     assert "NOSPACE" in said.stderr
     assert "etcdctl alarm disarm" in said.stderr
     assert not begun(row, "StartApiServers")
@@ -220,6 +221,7 @@ def test_authentication_in_the_snapshot(row: Row) -> None:
     row.lab.wait_healthy(120)
     row.write_plan(timeouts={"quorum": "40s"})
     said = row.runbook("run", row.plan, "--yes", code=4)
+    assert "authentication enabled" in said.stdout + said.stderr, "told before anything is touched"
     assert "auth disable" in said.stderr, said.stderr
     assert not begun(row, "StartApiServers")
     disable()

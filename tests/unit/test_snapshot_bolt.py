@@ -77,9 +77,16 @@ class Writer:
 
 
 def database(
-    mains: Sequence[int], fan: int = 3, value: int = 20, page_size: int = 4096, inline: bool = False, buckets: int = 3
+    mains: Sequence[int],
+    fan: int = 3,
+    value: int = 20,
+    page_size: int = 4096,
+    inline: bool = False,
+    buckets: int = 3,
+    auth: Sequence[Entry] = (),
+    alarms: Sequence[Entry] = (),
 ) -> bytes:
-    """A bbolt file as etcd's, with those revisions."""
+    """A bbolt file as etcd's, with those revisions; ``auth`` and ``alarms`` are what these two buckets hold."""
     writer = Writer(page_size)
     entries = [(0, revision(m), b"v" * value) for m in mains]
     if inline:
@@ -87,9 +94,11 @@ def database(
         inner = struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, flags, count, 0) + content
     else:
         inner = struct.pack("<QQ", writer.tree(entries, fan), 0)
-    empty = struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, 0x02, 0, 0)
-    names = [b"alarm", b"auth", b"members", b"meta", b"zzz"][:buckets]
-    root: list[Entry] = [(1, name, empty) for name in names]
+    held = {b"alarm": alarms, b"auth": auth, b"members": (), b"meta": (), b"zzz": ()}
+    root: list[Entry] = []
+    for name in list(held)[:buckets]:
+        flags, count, content = leaf(held[name])
+        root.append((1, name, struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, flags, count, 0) + content))
     return writer.file(writer.tree(sorted([*root, (1, b"key", inner)], key=lambda e: e[1]), max(fan, 2)))
 
 
@@ -123,6 +132,30 @@ def test_the_last_revision_is_found_in_every_shape(
 @given(mains=st.lists(st.integers(1, 2**62), unique=True, max_size=9).map(sorted))
 def test_in_an_inline_bucket_too(mains: list[int]) -> None:
     assert last(database(mains, inline=True)) == (mains[-1] if mains else 0)
+
+
+REVISION_OF_AUTH: Entry = (0, b"authRevision", bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("auth", "alarms", "told"),
+    [
+        ([], [], (False, False)),
+        ([(0, b"authEnabled", b"\0"), REVISION_OF_AUTH], [], (False, False)),
+        ([(0, b"authEnabled", b"\1"), REVISION_OF_AUTH], [(0, b"\x08\x07\x10\x01", b"")], (True, True)),
+        ([REVISION_OF_AUTH], [(0, b"\x10\x01", b"")], (False, True)),
+        ([(0, b"authEnable", b"\1"), (0, b"authEnabled2", b"\1")], [], (False, False)),
+    ],
+)
+def test_what_a_cluster_begins_with_is_told(auth: list[Entry], alarms: list[Entry], told: tuple[bool, bool]) -> None:
+    data = database([1, 2], auth=auth, alarms=alarms)
+    with opened(data) as fd:
+        found = Database(fd, len(data))
+        assert (found.asks_for_a_login(), found.has_alarms()) == told
+    bare = database([1, 2], buckets=0)
+    with opened(bare) as fd:
+        found = Database(fd, len(bare))
+        assert (found.asks_for_a_login(), found.has_alarms()) == (False, False), "an etcd older than these buckets"
 
 
 def test_a_tombstone_is_a_revision() -> None:
@@ -255,6 +288,9 @@ def test_damage_is_a_clean_error_or_no_harm(data: st.DataObject) -> None:
         raw = raw[: data.draw(st.integers(0, len(raw)))]
     with suppress(NotBolt):
         assert isinstance(last(bytes(raw)), int)
+    for ask in (Database.asks_for_a_login, Database.has_alarms):
+        with opened(bytes(raw)) as fd, suppress(NotBolt):
+            assert isinstance(ask(Database(fd, len(raw))), bool)
 
 
 @given(st.binary(max_size=3000))

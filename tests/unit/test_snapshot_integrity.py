@@ -52,6 +52,8 @@ def test_a_whole_one(snapshot: Path) -> None:
         trailer_ok=True,
         revision=39,
         page_size=4096,
+        asks_for_a_login=False,
+        has_alarms=False,
         world_readable=False,
     )
     assert facts.warnings() == ()
@@ -66,6 +68,14 @@ def test_a_raw_copy_only_where_the_plan_allows_it(snapshot: Path) -> None:
     assert (facts.has_trailer, facts.trailer_ok, facts.revision) == (False, None, 39)
     assert facts.sha256 == hashlib.sha256(BODY).hexdigest()
     assert any("no checksum" in w for w in facts.warnings())
+
+
+def test_what_will_halt_the_run_in_the_outage_is_told_before(snapshot: Path) -> None:
+    body = database([5], auth=[(0, b"authEnabled", b"\1")], alarms=[(0, b"\x10\x01", b"")])
+    snapshot.write_bytes(body + hashlib.sha256(body).digest())
+    login, alarm = inspect_file(snapshot).warnings()
+    assert "etcdctl auth disable" in login
+    assert "etcdctl alarm disarm" in alarm
 
 
 def test_a_raw_copy_with_room_at_its_end(snapshot: Path) -> None:
