@@ -37,10 +37,10 @@ def kubeadm() -> Procedure:
     from runbook.procedure import Procedure
     from runbook.procedures import kubeadm
     from runbook.procedures.byhand import by_hand, put_back
-    from runbook.procedures.data import kept, sweep
+    from runbook.procedures.data import kept, sweep, swept
 
     words = kubeadm.STEPS, kubeadm.LOCK_STEP, kubeadm.may_roll_back, sweep
-    return Procedure(*words, by_hand, kept, put_back)
+    return Procedure(*words, by_hand, kept, put_back, swept)
 
 
 # validate.

@@ -19,7 +19,7 @@ from runbook.holding import Holding
 from runbook.lifecycle import FINISHED, StepRun, Verdict, Views
 from runbook.plan import Plan
 from runbook.replay import replay
-from runbook.step import Phase, Scope, Step
+from runbook.step import Phase, Scope, Step, Target
 
 if TYPE_CHECKING:
     from runbook.engine import Engine
@@ -77,7 +77,7 @@ class Debt:
     def pay(self) -> None:
         """Give it the steps that it has not had, then its lock back. Raises Held, Halted."""
         self.lock.not_anothers()
-        self.lock.claim()
+        self._not_over(self.lock.claim())
         self.lock.hold()
         for current in self.steps:
             if current.state in FINISHED:
@@ -98,7 +98,7 @@ class Debt:
         if any(s.step.phase is Phase.OUTAGE and s.state != "UNDONE" for s in begun):
             self.engine.may_roll_back(self.hands.nodes)
         self.lock.not_anothers()
-        self.lock.claim()
+        self._not_over(self.lock.claim())
         self.lock.hold()
         for current in reversed(begun):
             if current.state == "UNDONE":
@@ -111,6 +111,11 @@ class Debt:
             if current.state != "UNDONE":
                 self._stopped(f"on {self.name}, {current.step.title()!r} was not undone", current.views)
         self._settled()
+
+    def _not_over(self, bare: Sequence[Target]) -> None:
+        if bare:
+            what = f"{self.name} has no directory of this run any more, though it had one: set up anew, or cleaned?"
+            self._stopped(f"{what}; what it is owed cannot be given to it", {})
 
     def _settled(self) -> None:
         self.engine.journal.append("present", {}, host=self.name)

@@ -14,7 +14,7 @@ from runbook.asking import Clock, ask_once
 from runbook.checks import Severity
 from runbook.copies import Copies
 from runbook.debts import Debt
-from runbook.errors import Halted, Refused, Unverified
+from runbook.errors import Halted, Held, Refused, Unverified
 from runbook.facts import together
 from runbook.hands import Hands
 from runbook.held import by_another
@@ -75,7 +75,7 @@ class Engine:
             self._pay_debts(patient=False)
             return
         self.lock.not_anothers()
-        self.lock.claim()
+        self.not_over(self.lock.claim())
         if self.run.state in ("halted", "unverified"):
             self.run.go("resume")
         self.lock.hold()
@@ -163,6 +163,24 @@ class Engine:
             raise by_another(self.hosts, self.hands.nodes, held, true=after["true"], again=after["next"][0])
         raise Refused(told, **after)
 
+    def not_over(self, bare: Sequence[Target]) -> None:
+        """Raises Held where the run was ended without this journal, Halted where only its directory is gone.
+
+        Whoever finished it elsewhere has removed all that would tell this engine so: on hosts without the run's
+        directory, the steps that this journal has as done are not.
+        """
+        if not bare:
+            return
+        views = ask_once(self.hosts, {n.name: self.procedure.swept(n) for n in bare})
+        names = ", ".join(views)
+        if len(bare) == len(self.hands.nodes) and all(view.verdict is Verdict.YES for view in views.values()):
+            self.journal.append("closed", {"elsewhere": list(views)})
+            why = f"{self.bound.run} was ended without this machine: nothing of it is left on {names}"
+            raise Held(why, **self._situation())
+        left = situation.objections({h: v for h, v in views.items() if v.verdict is not Verdict.YES})
+        why = f"the directory of {self.bound.run} is gone from {names}; left there: {left if left else 'nothing'}"
+        raise Halted(why, **situation.half_gone(replay(self.journal.lines), self.bound.run, list(views)))
+
     # Backward.
 
     def may_roll_back(self, nodes: Sequence[Target]) -> None:
@@ -197,7 +215,7 @@ class Engine:
         begun = [s for s in self.steps if s.state not in NOT_BEGUN]
         if any(s.step.phase is Phase.OUTAGE and s.state != "UNDONE" for s in begun):
             self.may_roll_back(self.hands.nodes)
-        self.lock.claim()
+        self.not_over(self.lock.claim())
         self.run.go("resume" if self.run.state == "stuck" else "rollback", why)
         self.lock.hold()
         for current in reversed(begun):

@@ -24,8 +24,9 @@ from runbook.procedure import words
 from runbook.step import Action, Binding, Command, Irreversible, Probe, Result, Scope, Step, Target
 from runbook.transport import RunHosts
 
-SUPERSEDED = 97
-"""What a host answers to an engine whose epoch is not the newest (``transport.Hosts``)."""
+NO_DIRECTORY, SUPERSEDED = 95, 97
+"""What a host answers where it has no directory of the run, and to an engine whose epoch is not the newest
+(``transport.Hosts``)."""
 FRESH = 2.0
 """Seconds for which a postcondition that was seen stands for the same precondition of the next step."""
 
@@ -35,7 +36,8 @@ class Hands:
 
     ``trouble`` is what the last step's commands said where they failed, by host; ``unsettled`` are the hosts where
     something of this run may still be running; ``calm`` are those where nothing of it can be: this engine settled
-    there, and knows how everything ended that it began since. Of the nodes, those that take part: all but the absent
+    there, and knows how everything ended that it began since; ``bare`` those that had no directory of the run when they
+    were last claimed. Of the nodes, those that take part: all but the absent
     ones, or the one that is back (``bound.joining``).
     """
 
@@ -53,6 +55,7 @@ class Hands:
         self.trouble: dict[str, View] = {}
         self.unsettled: set[str] = set()
         self.calm: set[str] = set()
+        self.bare: frozenset[str] = frozenset()
         self.findings: list[Finding] = []
         self.shown = Shown(clock)
         self.open = Open(clock)
@@ -163,6 +166,8 @@ class Hands:
     def claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
         results = self.hosts.settle(hosts, wait)
+        self.bare = frozenset(host for host, result in results.items() if result.code == NO_DIRECTORY)
+        results |= dict.fromkeys(self.bare, Result(0))  # where there is none, nothing of the run can be running
         settled = {host for host, result in results.items() if result.ok}
         self.calm = (self.calm - set(hosts)) | settled
         self.copies.deaf -= settled

@@ -23,14 +23,17 @@ class Holding:
         """Whether this run ever tried to lock a host, and so may have left something there."""
         return self.run.state != "PENDING"
 
-    def claim(self) -> None:
+    def claim(self) -> list[Target]:
         """Claim the hosts for this engine, before its journal says that the run goes on, or back.
 
-        A forgotten engine can change nothing from here on, and nothing that an earlier one began still runs.
+        Returns the hosts that this run had locked, and that have no directory of it any more. A forgotten engine can
+        change nothing from here on, and nothing that an earlier one began still runs.
         Raises Held where a newer engine has the run: then nothing is written that it could contradict.
         """
-        if self.begun:
-            self.hands.claim([n.name for n in self.hands.nodes], self.hands.plan.timeouts.restore)
+        if not self.begun:
+            return []
+        self.hands.claim([n.name for n in self.hands.nodes], self.hands.plan.timeouts.restore)
+        return [n for n in self.hands.nodes if n.name in self.hands.bare and self.run.state in FINISHED]
 
     def hold(self) -> None:
         """Lock the hosts again where the lock step had already been done. Raises Held where another run has one."""

@@ -11,9 +11,13 @@ from runbook import __version__, situation
 from runbook.errors import UsageError
 from runbook.replay import Replay
 
+ELSEWHERE = "this run was ended on another machine, and nothing of it is left on the hosts"
+
 
 def resume(past: Replay, run: str) -> str:
     """Whether the run can go on."""
+    if past.elsewhere:
+        return ELSEWHERE
     if past.state == "complete" and not past.absent:
         return "this run is complete and owes nothing"
     if past.state == "rolled-back":
@@ -32,6 +36,8 @@ def resume(past: Replay, run: str) -> str:
 
 def rollback(past: Replay, run: str, *, discard: bool) -> str:
     """Whether the run can go back; ``discard``: with the consent that it needs once the restored cluster was told."""
+    if past.elsewhere:
+        return ELSEWHERE
     if past.state == "rolled-back" and not (past.absent and not past.closed):
         was = "was refused, with nothing changed" if past.refused else "has already been rolled back"
         return f"this run {was}"

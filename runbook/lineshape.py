@@ -70,6 +70,7 @@ NEEDS: Mapping[str, Mapping[str, Kind]] = {
 }
 """What is read of an event as if it were always there."""
 MAY: Mapping[str, Kind] = {
+    "elsewhere": _names,
     "step": _text,
     "host": _text,
     "key": _text,

@@ -19,7 +19,7 @@ class Procedure:
     ``lock`` is the step among them that takes and releases the hosts' locks; ``may_roll_back`` is asked before
     anything is undone; ``sweep`` is what ``finish`` removes; ``by_hand`` is what a person types on a host where a
     rollback cannot go on. ``kept`` is the part of ``may_roll_back`` that a person can mend: the old data is where it
-    was put; ``put_back`` is what that person types.
+    was put; ``put_back`` is what that person types. ``swept`` says that nothing of a run is left on a host.
     """
 
     steps: tuple[Step, ...]
@@ -29,6 +29,7 @@ class Procedure:
     by_hand: Callable[[Target], Sequence[str]] = lambda _: ()
     kept: Callable[[Target], Probe] = lambda _: NOTHING
     put_back: Callable[[Target], Sequence[str]] = lambda _: ()
+    swept: Callable[[Target], Probe] = lambda _: NOTHING
 
 
 def words(action: Action) -> str:

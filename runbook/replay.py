@@ -43,6 +43,8 @@ class Replay:
     superseded: str = ""
     """The hosts have refused this journal's engine for a newer one: the command that takes the run back; else ""."""
     superseded_at: datetime | None = None
+    elsewhere: bool = False
+    """The run was ended without this journal: by another machine, or by hand."""
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     """The nodes that the run goes on without, and the state of each step on each of them: what they are owed."""
     left: dict[str, str] = field(default_factory=dict)
@@ -149,6 +151,8 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.settings_base = line["base"]
         elif event == "closed":
             past.closed = True
+            past.elsewhere = bool(line.get("elsewhere"))
+            past.superseded_at = past.superseded_at or (at(line) if past.elsewhere else None)
             past.left = dict(line.get("without") or {})
         elif event == "accepted":
             past.accepted = True

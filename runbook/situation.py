@@ -47,6 +47,20 @@ def not_back(past: Replay, run: str, views: Mapping[str, View], lost: Sequence[s
     return {"true": true, "means": means, "next": (*later, f"runbook status {run}")}
 
 
+def half_gone(past: Replay, run: str, hosts: Sequence[str]) -> Sentences:
+    """The sentences where the run's directory is gone from hosts, but not all that it did there, or not from all."""
+    goes = f"runbook resume {run}" if past.state not in ("rolling-back", "stuck") else bare(back(past, run))
+    return {
+        "true": f"nothing was changed just now\n{_true(past, {})}",
+        "means": "a run without its directory can go neither on nor back there: the saved manifests were in it",
+        "next": (
+            f"find out who removed it from {', '.join(hosts)}: was a host set up anew, or a `runbook finish` cut off?",
+            *_without(past, goes, hosts, "where the other hosts can go on without it"),
+            f"runbook report {run}{NOTE}all that was done, and where the old data was put",
+        ),
+    }
+
+
 def closing_without(run: str, silent: Sequence[str]) -> str:
     """The command that closes a run although hosts of it do not answer."""
     its = "it is" if len(silent) == 1 else "they are"
@@ -90,6 +104,10 @@ def _true(past: Replay, views: Mapping[str, View]) -> str:
 
 # What it means.
 
+ELSEWHERE = (
+    "the run was finished, or rolled back and closed, on another machine: what came of it is known there, and what "
+    "this machine's journal says is old"
+)
 SUPERSEDED = "the run goes on, or has ended, without this machine: what is known of it here is old"
 
 
@@ -129,6 +147,8 @@ def owed(past: Replay) -> list[str]:
 
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
+    if past.elsewhere:
+        return ELSEWHERE
     if past.superseded:
         return SUPERSEDED
     if past.never_began:
@@ -211,6 +231,11 @@ def commands(past: Replay, run: str) -> tuple[str, ...]:
 
 def advice(past: Replay, run: str) -> tuple[str, ...]:
     """The commands that make sense now, the likeliest first, each with a word on what it does."""
+    if past.elsewhere:
+        return (
+            f"ask who took {run} over; on that machine: runbook report {run}",
+            f"runbook report {run}{NOTE}what this machine did of it",
+        )
     if past.superseded:
         return superseded(past.superseded, run)
     if past.never_began:

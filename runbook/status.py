@@ -45,7 +45,7 @@ def document(
         "steps": dict(past.steps),
         "outage_seconds": past.outage_seconds(),
         "outage_running": past.in_outage,
-        "superseded": bool(past.superseded),
+        "superseded": bool(past.superseded) or past.elsewhere,
         "hosts": dict(hosts) if hosts is not None else {host: str(fact) for host, fact in known.items()},
         "seen": {host: fact.at for host, fact in known.items()},
         "silent": facts.silent(known),
@@ -99,6 +99,8 @@ def shown_state(document: Mapping[str, Any]) -> str:
         return "refused"
     if document["never_began"]:
         return "never began"
+    if document["superseded"]:
+        return f"{document['state']} when {'ended' if document['closed'] else 'taken over'} elsewhere"
     return f"{document['state']}{', closed' if document['closed'] else ''}"
 
 

@@ -152,7 +152,7 @@ answer lost
 """
 
 SETTLE = r"""
-enter 0
+enter 95
 await_flock "$wait" || busy
 claim
 answer 0

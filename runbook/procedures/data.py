@@ -112,6 +112,15 @@ def kept(n: Target) -> Probe:
     return look("the old data is kept", scripts.KEPT, *swap_words(n), timeout=n.plan.timeouts.command, judge=silent)
 
 
+def swept(n: Target) -> Probe:
+    """Nothing of the run is left on the host: no directory, no hidden child."""
+    data, wal, run = data_words(n)
+    names = ("restored", "restoring", "restoring.tmp", "old", "discarded")
+    hidden = [f"{place}/.{run}.{name}" for place in (data, wal) if place for name in names]
+    wait = n.plan.timeouts.command
+    return look("nothing of the run is left", scripts.ABSENT, n.run_dir, *hidden, timeout=wait)
+
+
 def sweep(n: Target) -> Sequence[Command]:
     """What `finish` removes from a host: the run's directory and its hidden children, and nothing else."""
     words = swap_words(n) if isinstance(n.place, Node) else ("", "", n.bound.run, n.run_dir)

@@ -158,7 +158,9 @@ class FakeHosts:
                 continue
             while name in self.jobs:
                 self._others_go_on(name)
-            results[name] = Result(0) if self._claim(host) else Result(97, err="a newer engine has the run")
+            there = host.is_dir(self.targets[name].run_dir)
+            claimed = Result(0) if self._claim(host) else Result(97, err="a newer engine has the run")
+            results[name] = claimed if there else Result(95, err="the run's directory is gone")
         return results
 
     def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:

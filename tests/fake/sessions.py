@@ -17,7 +17,7 @@ from runbook.plan import Node, Paths, Plan, Snapshot, default_client_urls
 from runbook.procedure import Procedure
 from runbook.procedures import kubeadm
 from runbook.procedures.byhand import by_hand, put_back
-from runbook.procedures.data import kept, sweep
+from runbook.procedures.data import kept, sweep, swept
 from runbook.procedures.words import COMPONENTS, STATIC_PODS
 from runbook.replay import replay
 from runbook.step import Binding, Target
@@ -28,7 +28,7 @@ from tests.fake.world import OWNER, World
 RUN = "fake-20260409t140000z-0001"
 SHA256 = hashlib.sha256(b"s").hexdigest()
 BOUND = Binding(RUN, SHA256, "nobody@nowhere")
-PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, sweep, by_hand, kept, put_back)
+PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, sweep, by_hand, kept, put_back, swept)
 STAMP = now()
 
 
