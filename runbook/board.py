@@ -287,6 +287,9 @@ class Board:
     def _present(self, line: Line) -> list[str]:
         return [f"{line.get('host', '')} has had what it was owed"]
 
+    def _card(self, _: Line) -> list[str]:
+        return []  # the error that follows shows it, a line each
+
     def _superseded(self, line: Line) -> list[str]:
         return [f"this engine is refused: {in_words(once(str(line.get('said', ''))))}"]
 

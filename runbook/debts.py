@@ -40,7 +40,10 @@ def most_absent(plan: Plan, names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(
-            f"--without {unknown[0]}: the plan has no such node; it has {', '.join(known)}", true="nothing was changed"
+            f"--without {unknown[0]}: the plan has no such node; it has {', '.join(known)}",
+            true="nothing was changed",
+            means="a node is named as in spec.nodes, by its member's name",
+            next=(f"the same command with one of {', '.join(known)}",),
         )
     absent = list(dict.fromkeys(names))
     most = (len(known) - 1) // 2

@@ -24,7 +24,7 @@ from runbook.lifecycle import FINISHED, RunState, StepRun, Verdict, Views
 from runbook.plan import Plan
 from runbook.procedure import Procedure
 from runbook.replay import PREPARING_FAILED, replay
-from runbook.step import Binding, Phase, Result, Scope, Target
+from runbook.step import Binding, Irreversible, Phase, Result, Scope, Target
 from runbook.transport import RunHosts
 
 ENDS = ("complete", "halted", "unverified", "rolled-back", "stuck")
@@ -271,16 +271,24 @@ class Engine:
             if len(silent) == len(left):
                 after["next"] = (*after["next"], situation.closing_without(self.bound.run, silent))
             raise Halted(f"not everything could be removed: {'; '.join(together(left.items()))}", **after)
-        without = {name: "absent" for name in past.absent if past.holds(name)} | left
+        owing = [] if past.closed else [name for name in past.absent if past.holds(name)]
+        without = dict.fromkeys(owing, "absent") | left
         self.journal.append("closed", {"without": without} if without else {})
 
     def _removed(self) -> dict[str, Result]:
-        """Each host's answer, once nothing of the run is at work there any more. Who has come back takes part."""
-        absent = replay(self.journal.lines).absent
-        nodes = [Target(self.plan, self.bound, n) for n in self.plan.nodes if n.name not in absent]
-        targets = {n.name: n for n in (*nodes, *self._touched_workers())}
+        """Each host's answer, once nothing of the run is at work there any more. Who has come back takes part.
+
+        Of a run that was closed without hosts it is these: what is left there goes, and its lock with it.
+        """
+        past = replay(self.journal.lines)
+        names = past.left if past.closed else [n.name for n in self.plan.nodes if n.name not in past.absent]
+        nodes = [Target(self.plan, self.bound, n) for n in self.plan.nodes if n.name in names]
+        targets = {n.name: n for n in (*nodes, *(() if past.closed else self._touched_workers()))}
         settled = self.hands.claim(list(targets), self.plan.timeouts.restore)
-        todo = {h: self.procedure.sweep(n) for h, n in targets.items() if settled[h].ok}
+        free = {h: n for h, n in targets.items() if settled[h].ok and not (past.closed and h in self.hands.bare)}
+        undo = self.procedure.lock.undo
+        locks = {h: u for h, n in free.items() if past.closed and not isinstance(u := undo(n), Irreversible)}
+        todo = {h: [*locks.get(h, ()), *self.procedure.sweep(n)] for h, n in free.items()}
         return settled | self.hands.carry_out(self.procedure.lock, todo, "sweep")
 
     def _touched_workers(self) -> Sequence[Target]:

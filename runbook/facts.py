@@ -87,6 +87,8 @@ def gather(lines: Sequence[Line], past: Replay) -> dict[str, Fact]:
         if line["event"] == "step":
             undoing = line["to"] == "UNDOING"
             _take_step(line, facts)
+        elif ".sweep." in line.get("key", "") and line.get("host"):
+            _take_removal(line, facts.setdefault(line["host"], Fact()))
         elif line["event"] in ("begin", "end") and line.get("host"):
             _take_action(line, facts.setdefault(line["host"], Fact()), TAKEN_BACK if undoing else BEGUN)
     if past.closed and lines:
@@ -140,6 +142,14 @@ def _take_step(line: Line, facts: dict[str, Fact]) -> None:
             fact.begun = ""
         reason = without_label(once(in_words(why)), host) or ("it did not answer" if fact.silent else "it is not done")
         fact.amiss = f"{step}: {reason}" if verdict in ("no", "unknown") else ""
+
+
+def _take_removal(line: Line, fact: Fact) -> None:
+    """What `finish` removes is not kept any more: neither while it does, nor where it was cut off."""
+    serves, _, _ = fact.true.partition("; ")
+    done = line["event"] == "end" and line.get("code") == 0
+    fact.true = f"{serves}; what the run had kept here {'is removed' if done else 'is being removed, or is gone'}"
+    fact.at, fact.amiss = line["at"], ""
 
 
 def before(step: str) -> str:

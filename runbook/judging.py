@@ -59,7 +59,9 @@ def rollback(past: Replay, run: str, *, discard: bool) -> str:
 
 def finish(past: Replay, run: str, *, accept: bool) -> str:
     """Whether what the run left can be removed; ``accept``: also where it is not all that was wanted."""
-    if past.closed:
+    if past.elsewhere:
+        return ELSEWHERE
+    if past.closed and not past.left:
         return "this run has already been closed"
     served = past.state == "halted" and past.halted_from == "verifying"
     allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))

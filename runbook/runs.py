@@ -219,4 +219,12 @@ def create(run_id: str, plan_text: bytes, header: Mapping[str, Any]) -> Run:
 def all_runs() -> list[Run]:
     """Every run, the newest first."""
     found = [Run(path) for path in (state_dir() / "runs").iterdir() if (path / "journal.jsonl").exists()]
-    return sorted(found, key=lambda r: (r.journal_path.stat().st_mtime, r.id), reverse=True)
+    return sorted(found, key=lambda r: (_begun(r), r.journal_path.stat().st_mtime, r.id), reverse=True)
+
+
+def _begun(run: Run) -> float:
+    """When the run began, as its id says, in seconds since 1970; else when its journal was last written."""
+    stamp = re.search(r"-(\d{8}t\d{6})z-", run.id)
+    if stamp is None:
+        return run.journal_path.stat().st_mtime
+    return datetime.strptime(stamp[1], "%Y%m%dt%H%M%S").replace(tzinfo=UTC).timestamp()

@@ -243,7 +243,9 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
     if past.refused and (past.closed or not past.begun("LockHosts")):
         return _anew(past)
     if past.closed:
-        return (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
+        told = (f"runbook report {run}",) if past.begun("StopControllers") else _anew(past)
+        later = f"runbook finish {run}{NOTE}once {', '.join(past.left)} is back: removes what the run left there"
+        return (*told, later) if past.left else told
     if past.finishing and past.state != "rolling-back":  # there it is the rollback's own
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
     if past.absent and past.state in ("complete", "rolled-back"):

@@ -38,13 +38,22 @@ def _parted(text: str) -> tuple[str, str]:
 WORKER = "; or leave it out of spec.workers: nothing of the restore needs it, but its kubelet is not restarted"
 
 
+def _spared(check: Check, plan: Plan, answers: Answers) -> set[str]:
+    """The nodes that a run could go on without: silent ones, where they are a minority."""
+    silent = {n.name for n in plan.nodes for r in answers.get(n.name, ())[:1] if r.unknown and "no answer" in r.tail()}
+    return silent if check.group == "preflight" and len(silent) <= (len(plan.nodes) - 1) // 2 else set()
+
+
 def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
+    spared = _spared(check, plan, answers)
     for place in places(plan):
         spare = isinstance(place, Worker) and check.group == "preflight"
         say, more = (check.warns, WORKER) if spare else (check.blocks, "")
         for result in answers.get(place.name, ())[:1]:
             if result.unknown:
                 saw, first = _parted(result.tail() or "no answer")
+                if place.name in spared:
+                    more = f"; where it stays dead: the same command with --without {place.name}"
                 yield say(place.name, saw, first + _advice(place, saw) + more)
             elif not result.ok:
                 saw = f"commands cannot be run as root: {result.tail() or f'exit code {result.code}'}"

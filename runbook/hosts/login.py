@@ -305,18 +305,17 @@ def _failure(connection: Any, address: Address, known: KnownKeys, error: Excepti
     )
 
 
-def _trust(connection: Any, address: Address) -> str:
-    """What to type to come to trust a host key."""
+def _trust(connection: Any, address: Address, first: str = "") -> str:
+    """What to type to come to trust a host key; ``first`` before it is added."""
     return (
         f"Compare before you trust it: ssh-keyscan -p {connection.port} {connection.host} | ssh-keygen -lf - here, "
         f"and on the host's console: for k in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $k; done. If they agree: "
-        f"ssh-keyscan -p {connection.port} {connection.host} >> {address.known_hosts_file}"
+        f"{first}ssh-keyscan -p {connection.port} {connection.host} >> {address.known_hosts_file}"
     )
 
 
 def _bad_key(connection: Any, address: Address, known: KnownKeys, key: paramiko.PKey) -> str:
     seen = f"{key.get_name()} {fingerprint(key.asbytes())}"
-    trust = _trust(connection, address)
     if key.asbytes() in known.revoked:
         return (
             f"{address.label}: the host key {seen} is marked @revoked for {known.name} in {known.file}: do not connect."
@@ -324,11 +323,11 @@ def _bad_key(connection: Any, address: Address, known: KnownKeys, key: paramiko.
     if not known.keys:
         return (
             f"{address.label}: the host key is not known: {known.file} has no entry for {known.name}; "
-            f"seen: {seen}. {trust}"
+            f"seen: {seen}. {_trust(connection, address)}"
         )
     held = ", ".join(f"{kind} {fingerprint(blob)}" for kind, blob in known.keys)
+    trust = _trust(connection, address, f"ssh-keygen -R '{known.name}' -f {known.file} && ")
     return (
         f"{address.label}: THE HOST KEY HAS CHANGED. {known.file} holds for {known.name}: {held}; seen: {seen}. The "
-        f"host was set up anew, or another machine answers in its place. Do not go on before you know which. {trust} "
-        f"(after removing the old one: ssh-keygen -R '{known.name}' -f {known.file})"
+        f"host was set up anew, or another machine answers in its place. Do not go on before you know which. {trust}"
     )

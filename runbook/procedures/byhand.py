@@ -16,10 +16,12 @@ def by_hand(n: Target) -> Sequence[str]:
     """Data and manifests back, with this run's paths, as lines for a root shell on the host."""
     paths, run = n.node.paths, n.bound.run
     manifests, run_dir = shlex.quote(paths.manifests), shlex.quote(n.run_dir)
+    saved = f"{run_dir}/manifests/etcd.yaml {run_dir}/manifests/kube-apiserver.yaml"
     one = f'cp -a "$f" {manifests}/".${{f##*/}}" && sync {manifests}/".${{f##*/}}"'
     return [
-        f"mkdir -p {run_dir}/by-hand",
-        f"mv {manifests}/etcd.yaml {manifests}/kube-apiserver.yaml {run_dir}/by-hand/   # as far as they are there",
+        f"if ls {saved}; then mkdir -p {run_dir}/by-hand",
+        f"  mv {manifests}/etcd.yaml {manifests}/kube-apiserver.yaml {run_dir}/by-hand/   # as far as they are there",
+        "else echo 'the saved manifests are not there: STOP, and leave this host as it is'; fi",
         "crictl ps --name '^(etcd|kube-apiserver)$'   # go on when it lists none; crictl stop ID where one stays",
         "crictl pods --state ready --name '^(etcd|kube-apiserver)-'   # the same; crictl stopp ID where one stays",
         *_data_back(n),

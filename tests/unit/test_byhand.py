@@ -61,6 +61,19 @@ def moments(text: str) -> list[str]:
     return ["\n".join([*lines[:at], "exit 0", *lines[at:]]) for at in changing]
 
 
+def test_without_the_saved_manifests_no_manifest_is_moved(tmp_path: Path) -> None:
+    """Typed on a host where the run's directory is gone, the card would else stop a cluster that serves."""
+    n = target(tmp_path, wal=False)
+    tree(tmp_path, n)
+    shutil.rmtree(n.run_dir)
+    for name in STATIC_PODS:
+        (tmp_path / "m" / name).write_text(name)
+    done = sh("\n".join(by_hand(n)), root=tmp_path)
+    assert "STOP" in done.stdout
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted(STATIC_PODS)
+    assert (tmp_path / "data/member/snap/db").read_text() == "old"
+
+
 @pytest.mark.parametrize("had", [True, False])
 @pytest.mark.parametrize("wal", [False, True])
 @pytest.mark.parametrize("text", [scripts.SWAP, scripts.SWAP_BACK])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook import runs
+from runbook import runs, situation
 from runbook.checks import Finding, Severity
 from runbook.transport import LOCK
 from tests.fake.desk import Desk
@@ -655,7 +655,22 @@ def test_a_host_that_is_gone_for_good_keeps_no_run_open(desk: Desk) -> None:
     document = json.loads(desk.type("status", run.id, "--output", "json").out)
     assert document["hosts"]["m1"] == "nothing of this run is left here"
     assert "what the run left here is here still" in document["hosts"]["m3"]
-    assert desk.world.hosts["m3"].exists(f"/var/lib/etcd-runbook/{run.id}")
+    m3 = desk.world.hosts["m3"]
+    assert m3.exists(f"/var/lib/etcd-runbook/{run.id}")
+    later = f"runbook finish {run.id}   # once m3 is back: removes what the run left there"
+    assert later in situation.advice(past, run.id)
+    desk.type("finish", run.id, "--yes", code=4)
+    desk.silent = set()
+    others = {name: host.tree() for name, host in desk.world.hosts.items() if name != "m3"}
+    assert "nothing of this run is left" in desk.type("finish", run.id, "--yes").out
+    assert not [path for path in m3.nodes if run.id in path]
+    assert {name: host.tree() for name, host in desk.world.hosts.items() if name != "m3"} == others
+    assert "already been closed" in desk.type("finish", run.id).out
+
+
+def test_a_node_that_was_absent_from_the_beginning_has_nothing_to_be_cleaned_of(desk: Desk) -> None:
+    run = absent_and_accepted(desk)
+    assert "already been closed" in desk.type("finish", run.id).out
 
 
 def test_a_host_that_answers_and_cannot_be_swept_is_not_accepted(desk: Desk) -> None:

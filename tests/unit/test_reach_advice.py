@@ -55,3 +55,16 @@ def test_the_plans_key_and_what_to_type(text: str, words: tuple[str, ...]) -> No
 def test_the_login_is_the_plans_own() -> None:
     finding = found("no answer", whole(user="ops", port=2222, identity_file=None))
     assert finding.do == "try: ssh -p 2222 -o UserKnownHostsFile=/keys/known ops@10.0.1.10 sudo true"
+
+
+def test_a_minority_that_is_dead_can_be_left_out() -> None:
+    three = plan(3)
+    dead = (Result(None, err="no answer within 15 s; check that the host is up"),)
+    answers = {"m1": (Result(0, "0\n"),), "m2": dead, "m3": (Result(0, "0\n"),)}
+    told = {f.host: f.do for f in Reachable().judge(three, Binding(), answers)}
+    assert told["m2"].endswith("; where it stays dead: the same command with --without m2")
+    told = {f.host: f.do for f in Reachable().judge(three, Binding(), {**answers, "m3": dead})}
+    assert not any("--without" in do for do in told.values()), "two of three are no minority"
+    refused = (Result(None, err="the login as root was refused: Authentication failed"),)
+    told = {f.host: f.do for f in Reachable().judge(three, Binding(), {**answers, "m2": refused})}
+    assert not any("--without" in do for do in told.values()), "it is alive, and its etcd may be"
