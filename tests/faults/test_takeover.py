@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.kit import Row, begins, reaches
+from tests.lab.kit import BUMP
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,22 @@ def test_the_old_engine_wakes_up(row: Row) -> None:
     assert "a newer engine has taken this run over" in again.stderr
     second.runbook("resume")
     second.restored()
+
+
+@pytest.mark.parametrize("how", ["resume", pytest.param("rollback", marks=pytest.mark.third)])
+def test_the_old_engine_wakes_up_when_all_is_over(row: Row, how: str) -> None:
+    """The old engine wakes up after another machine has ended the run | nothing of it is left on the hosts."""
+    row.kill_at(("run", row.plan, "--yes"), reaches("StopEtcd", "ACTING"))
+    second = row.another_machine()
+    second.adopt()
+    second.runbook(how)
+    (second.restored if how == "resume" else second.rolled_back)()
+    woken = row.runbook("resume", code=6)
+    assert "was ended without this machine" in woken.stderr
+    assert "nothing of it is left on m1, m2, m3" in woken.stderr
+    row.lab.wait_healthy(5)
+    if how == "resume":
+        row.assert_restored(row.snapshot_revision + BUMP)
+    else:
+        row.assert_old(row.least)
+    row.outcome = f"{second.outcome}, and not touched again"
