@@ -31,7 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fault)
     if part := os.environ.get("RUNBOOK_FAULTS_PART"):  # of several sessions side by side: see table.py
         number, of = map(int, part.split("/"))
-        items[:] = items[number::of]
+        kinds = ([i for i in rows if bool(i.get_closest_marker("third")) is third] for third in (True, False))
+        mine = {item for kind in kinds for item in kind[number::of]}
+        items[:] = [item for item in items if item in mine]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
-SESSIONS = 3
-"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs."""
+SESSIONS, BESIDE = 3, 2
+"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs; CI's rows run
+beside the other tests on the lab."""
 COLUMNS = ("row", "where", "outcome", "seconds")
 
 
@@ -28,12 +30,19 @@ def run(third: bool, table: Path, more: list[str]) -> int:
     """Run them, in several sessions side by side, each on a lab of its own; the worst exit code of pytest."""
     chosen = ["-m", "third"] if third else []
     argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
-    sessions = []
-    for number in range(SESSIONS):
-        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{SESSIONS}"}
+    sessions, parts = [], BESIDE if third else SESSIONS
+    for number in range(parts):
+        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{parts}"}
         output = table.with_name(f"session-{number}.txt").open("w+")
         sessions.append((subprocess.Popen(argv, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))
-    codes = [process.wait() for process, _ in sessions]
+    try:
+        codes = [process.wait() for process, _ in sessions]
+    except BaseException:
+        for process, _ in sessions:
+            process.send_signal(signal.SIGINT)  # so that each takes its lab away
+        for process, _ in sessions:
+            process.wait()
+        raise
     for _, output in sessions:
         output.seek(0)
         print(output.read(), flush=True)
@@ -82,6 +91,7 @@ def into_readme(rows: list[dict[str, str]]) -> None:
 
 def main() -> None:
     """Run, print; the exit code is pytest's."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = sys.argv[1:]
     third, readme = "--third" in words, "--readme" in words
     more = [word for word in words if word not in ("--third", "--readme")]
