@@ -21,6 +21,7 @@ def test_the_laptop_is_lost(row: Row, step: str) -> None:
     assert "Type next:     runbook resume" in said
     second.runbook("resume")
     second.restored()
+    row.outcome = second.outcome
 
 
 def test_the_laptop_is_lost_and_the_rest_is_undone(row: Row) -> None:
@@ -30,6 +31,7 @@ def test_the_laptop_is_lost_and_the_rest_is_undone(row: Row) -> None:
     second.adopt("m2")
     second.runbook("rollback")
     second.rolled_back()
+    row.outcome = second.outcome
 
 
 def test_the_old_engine_wakes_up(row: Row) -> None:
@@ -43,6 +45,7 @@ def test_the_old_engine_wakes_up(row: Row) -> None:
     assert "a newer engine has taken this run over" in again.stderr
     second.runbook("resume")
     second.restored()
+    row.outcome = second.outcome
 
 
 @pytest.mark.parametrize("how", ["resume", pytest.param("rollback", marks=pytest.mark.third)])

@@ -171,11 +171,17 @@ def test_a_host_key_that_changes_meanwhile_ends_it(
     known.write_text(f"10.0.1.10 ssh-ed25519 {mine}\n")
     fleet = bench.connect(known_hosts_file=known)
     begun = time.monotonic()
-    with meanwhile(
-        0, lambda: wait_for_half(bench), lambda: known.write_text(f"10.0.1.10 ssh-ed25519 {other}\n"), bench.cut
-    ):
+    cut: list[int] = []
+
+    def change() -> None:
+        known.write_text(f"10.0.1.10 ssh-ed25519 {other}\n")
+        cut.extend(bench.sessions())
+        bench.cut()
+
+    with meanwhile(0, lambda: wait_for_half(bench), change):
         result = fleet.act({"m1": [upload(large)]}, bench.key(), Witness())["m1"]
-    assert result.unknown
+    assert cut, "there was nothing left to cut"
+    assert result.unknown, (result, cut)
     assert "verification failed" in result.err.lower()
     assert time.monotonic() - begun < 30, "not tried until its time is over"
     assert by_interpreter == []

@@ -107,7 +107,7 @@ def test_a_rollback_that_is_stuck_prints_the_card(life: Life) -> None:
     assert life.error is not None
     n = Target(life.plan, BOUND, life.plan.node("m2"))
     assert life.error.by_hand == ("as root on m2:", *by_hand(n))
-    assert f"By hand:       as root on m2:\n               mkdir -p {RUN_DIR}/by-hand\n" in str(life.error)
+    assert f"By hand:       as root on m2:\n               if ls {RUN_DIR}/manifests/etcd.yaml " in str(life.error)
     assert f"mv -T {DATA}/.{RUN}.old/member {DATA}/member" in str(life.error)
     past = replay(life.lines)
     told = status.text(status.document(life.lines, past), past)
