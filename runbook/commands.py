@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -99,32 +99,37 @@ def _polite_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(
-    run: runs.Run,
-    journal: Journal,
-    plan: Plan,
-    bound: Binding,
-    command: str,
-    progress: Progress,
-    work: Callable[[Engine, Journal], None],
-    without: Sequence[str] = (),
-) -> Replay:
+@dataclass(frozen=True)
+class _Sitting:
+    """What a command works on: a run whose journal is held, and who watches. ``without`` these nodes, newly."""
+
+    command: str
+    run: runs.Run
+    journal: Journal
+    plan: Plan
+    bound: Binding
+    progress: Progress
+    without: Sequence[str] = ()
+
+
+def _work(on: _Sitting, work: Callable[[Engine, Journal], None]) -> Replay:
     """One life of the engine on a run, with everything around it: epoch, connections, view, interrupts.
 
     The journal is held, and what it says was judged under that same lock.
     """
     from runbook import log
 
+    run, journal, progress = on.run, on.journal, on.progress
     procedure = kubeadm()
     failure = None
     with _polite_end():
         journal.epoch += 1
         journal.listener = progress
-        progress.start(plan, procedure.steps, run.id, journal.lines, bound)
+        progress.start(on.plan, procedure.steps, run.id, journal.lines, on.bound)
         with contextlib.suppress(OSError):  # a debug log that cannot be written keeps nobody from restoring
             log.open_log(run.path / "debug.log")
         try:
-            with _engine(run, journal, plan, bound, command, progress, without, procedure) as engine:
+            with _engine(on, procedure) as engine:
                 work(engine, journal)
         except RunbookError as error:
             failure = error
@@ -145,30 +150,22 @@ def _work(
 
 
 @contextlib.contextmanager
-def _engine(
-    run: runs.Run,
-    journal: Journal,
-    plan: Plan,
-    bound: Binding,
-    command: str,
-    progress: Progress,
-    without: Sequence[str],
-    procedure: Procedure,
-) -> Iterator[Engine]:
+def _engine(on: _Sitting, procedure: Procedure) -> Iterator[Engine]:
     """The engine with its word in the journal, and its connections, which are dropped at the end."""
     from runbook.asking import RealClock
     from runbook.debts import declare
     from runbook.engine import Engine
     from runbook.progress import Watched
 
+    run, journal, plan = on.run, on.journal, on.plan
     owner = secrets.token_hex(8)
     connect = hosts_of(plan, Claim(journal.epoch, owner, replay(journal.lines).owners))
     _may_log_in(plan, run, journal)
-    journal.append("engine", {"command": command, "holder": runs.holder(), "version": __version__, "owner": owner})
-    declare(plan, journal, without)
-    hosts = Watched(connect(bound), progress.answered)
+    journal.append("engine", {"command": on.command, "holder": runs.holder(), "version": __version__, "owner": owner})
+    declare(plan, journal, on.without)
+    hosts = Watched(connect(on.bound), on.progress.answered)
     try:
-        yield Engine(plan, bound, procedure, hosts, journal, RealClock(), run.files, without)
+        yield Engine(plan, on.bound, procedure, hosts, journal, RealClock(), run.files, on.without)
     finally:
         hosts.close()
 
@@ -237,7 +234,7 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, w
     }
     run = runs.create(bound.run, plan.text, header)
     with run.locked() as journal:
-        return _work(run, journal, plan, bound, "run", progress, lambda engine, _: engine.forward(), without)
+        return _work(_Sitting("run", run, journal, plan, bound, progress, without), lambda engine, _: engine.forward())
 
 
 def resume(
@@ -257,7 +254,7 @@ def resume(
         plan, bound = bound_plan(run, past, settings=plan_file is None)
         if plan_file:
             plan = newer_settings(plan, plan_file)
-        return _work(run, journal, plan, bound, "resume", progress, work, without), ""
+        return _work(_Sitting("resume", run, journal, plan, bound, progress, without), work), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:
@@ -290,7 +287,7 @@ def rollback(run: runs.Run, discard: bool, progress: Progress, without: Sequence
         if word := judging.rollback(past, run.id, discard=discard):
             return past, word
         plan, bound = bound_plan(run, past)
-        return _work(run, journal, plan, bound, "rollback", progress, work, without), ""
+        return _work(_Sitting("rollback", run, journal, plan, bound, progress, without), work), ""
 
 
 def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress: Progress) -> tuple[Replay, str]:
@@ -319,7 +316,7 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
         if journal.lines[-1:] != asked:
             raise judging.moved_on(past, run.id)
         plan, bound = bound_plan(run, past)
-        return _work(run, journal, plan, bound, "finish", progress, work), ""
+        return _work(_Sitting("finish", run, journal, plan, bound, progress), work), ""
 
 
 def _question(plan: Plan, past: Replay) -> str:

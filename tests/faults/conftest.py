@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,8 +75,8 @@ def fresh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fresh]:
     made: list[Row] = []
     began = time.monotonic()
 
-    def up(**options: object) -> Row:
-        made.append(Row(Lab.up(f"{NAME}f", nodes=3, **options), tmp_path))  # type: ignore[arg-type]
+    def up(**options: Any) -> Row:
+        made.append(Row(Lab.up(f"{NAME}f", nodes=3, **options), tmp_path))
         return made[0]
 
     yield up

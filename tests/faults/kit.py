@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from runbook.journal import Line
@@ -91,7 +92,7 @@ class Row(Desk):
         """The plan's etcdutl takes so long to restore on that host."""
         slow = f"case $*,$(hostname) in *restore*,{host}) sleep {seconds} ;; esac"
         for node in self.lab.nodes:
-            self.later(lambda name=node.name: self.sh(name, "rm -f /root/etcdutl"))  # type: ignore[misc]
+            self.later(partial(self.sh, node.name, "rm -f /root/etcdutl"))
             text = f'#!/bin/sh\n{slow}\nexec etcdutl "$@"\n'
             self.lab.exec(node.name, ["sh", "-c", "cat > /root/etcdutl; chmod 755 /root/etcdutl"], text, check=True)
         self.write_plan(tools={"etcdutl": "/root/etcdutl"})
@@ -107,7 +108,7 @@ class Row(Desk):
                 self.lab.boot(host)
         for host in hosts:
             ip = self.lab.host(host).ip
-            eventually(f"{host} takes logins", lambda ip=ip: self.lab.in_operator(lambda: answers(ip, 22)), within=120)  # type: ignore[misc]
+            eventually(f"{host} takes logins", partial(self.lab.in_operator, partial(answers, ip, 22)), within=120)
 
     def later(self, undo: Callable[[], object]) -> None:
         """To be done when the row has ended, however it did."""

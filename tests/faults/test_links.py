@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_sshd_takes_one_login_at_a_time(row: Row) -> None:
             row.cut(name)
 
     for name in names:
-        row.later(lambda name=name: row.sh(name, f"sed -i '/^MaxStartups/d' {config}; systemctl restart ssh"))  # type: ignore[misc]
+        row.later(partial(row.sh, name, f"sed -i '/^MaxStartups/d' {config}; systemctl restart ssh"))
         row.sh(name, f"sed -i '1iMaxStartups 1' {config}; systemctl restart ssh")
     row.boot(*names)
     row.during(typed(row), begins("StopEtcd", "m2"), busy)
@@ -176,7 +177,7 @@ def test_a_check_prints_fifty_megabytes(row: Row) -> None:
     own = {"name": "talks a lot", "on": "all", "run": flood, "within": "60s"}
     row.write_plan(verify={"secrets": ["default/known"], "checks": [own]}, timeouts={"nodesReady": "2m"})
     for node in row.lab.nodes:
-        row.later(lambda node=node: row.sh(node.name, "rm -f /root/quiet"))  # type: ignore[misc]
+        row.later(partial(row.sh, node.name, "rm -f /root/quiet"))
     done = row.runbook(*typed(row), code=7)
     assert "talks a lot" in done.stderr
     assert "eeee" in done.stderr

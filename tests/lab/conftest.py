@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,8 @@ def fresh_lab() -> Iterator[Callable[..., Lab]]:
     """A factory of labs of the test's own: `fresh_lab(nodes=1, …)`; all are taken away after the test."""
     made: list[Lab] = []
 
-    def up(**options: object) -> Lab:
-        lab = Lab.up(f"{NAME}-{len(made) + 1}", **options)  # type: ignore[arg-type]
+    def up(**options: Any) -> Lab:
+        lab = Lab.up(f"{NAME}-{len(made) + 1}", **options)
         made.append(lab)
         return lab
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runbook.hosts import client, errands, transfer, wrapper
+from runbook.hosts.connection import Link
 from runbook.hosts.transfer import Delivery
 from runbook.step import Result, Upload
 from runbook.transport import Claim
@@ -49,9 +50,9 @@ def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     taken: list[str] = []
     real = transfer.by_process
 
-    def by_process(link: object, what: Delivery, stop: threading.Event) -> Result:
+    def by_process(link: Link, what: Delivery, stop: threading.Event) -> Result:
         taken.append(what.target.name)
-        return real(link, what, stop)  # type: ignore[arg-type]
+        return real(link, what, stop)
 
     monkeypatch.setattr(transfer, "by_process", by_process)
     return taken

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -25,11 +26,11 @@ from .conftest import NAME, eventually
 pytestmark = pytest.mark.lab
 
 
-def members(lab: Lab, through: str = "m1") -> list[dict[str, object]]:
+def members(lab: Lab, through: str = "m1") -> list[dict[str, Any]]:
     pki = "/etc/kubernetes/pki/etcd"
     tls = [f"--cacert={pki}/ca.crt", f"--cert={pki}/server.crt", f"--key={pki}/server.key"]
     argv = ["etcdctl", "--endpoints=https://127.0.0.1:2379", *tls, "endpoint", "status", "--cluster", "-w", "json"]
-    found: list[dict[str, object]] = json.loads(lab.exec(through, argv, check=True).stdout)
+    found: list[dict[str, Any]] = json.loads(lab.exec(through, argv, check=True).stdout)
     return found
 
 
@@ -71,7 +72,7 @@ def in_use(namespace: str) -> bool:
 def test_up_makes_a_healthy_tls_cluster(lab: Lab) -> None:
     status = members(lab)
     assert len(status) == 3
-    clusters = {s["Status"]["header"]["cluster_id"] for s in status}  # type: ignore[index]
+    clusters = {s["Status"]["header"]["cluster_id"] for s in status}
     assert len(clusters) == 1
     for host in lab.nodes:
         assert get(lab, host.name, "/readyz").stdout == "ok"

@@ -244,48 +244,41 @@ def still_running(monkeypatch: pytest.MonkeyPatch, code: int = 96) -> None:
     monkeypatch.setattr(FakeHosts, "settle", settle)
 
 
-def test_an_engine_settles_once_on_each_host_and_again_where_something_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It knows of all that it began; what it did not see the end of may still run."""
-    settled: list[str] = []
-    really, act = FakeHosts.settle, FakeHosts.act
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts that were settled, each time."""
+    seen: list[str] = []
+    really = FakeHosts.settle
 
     def settle(self: FakeHosts, hosts: Sequence[str], wait: float) -> dict[str, Result]:
-        settled.extend(hosts)
+        seen.extend(hosts)
         return really(self, hosts, wait)
 
-    def lost(self: FakeHosts, actions: Mapping[str, object], key: str, witness: object) -> dict[str, Result]:
-        results = act(self, actions, key, witness)  # type: ignore[arg-type]
-        # the step itself is done, so that the run goes on; but its end was not seen
-        return results | {"m2": Result(None, err="lost")} if key.startswith("StageSnapshot.do.") else results
-
     monkeypatch.setattr(FakeHosts, "settle", settle)
-    life = Life(plan())
-    assert life.session("forward") == "complete"
+    return seen
+
+
+def test_an_engine_settles_once_on_each_host(settled: list[str]) -> None:
+    """It knows of all that it began."""
+    assert Life(plan()).session("forward") == "complete"
     assert settled == ["m1", "m2", "m3"]
-    settled.clear()
-    monkeypatch.setattr(FakeHosts, "act", lost)
-    life = Life(plan())
-    assert life.session("forward") == "complete"
-    assert settled == ["m1", "m2", "m3", "m2"]
 
 
-def test_where_nobody_saw_the_end_of_an_optional_command_the_next_step_settles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends no sequence, and may still run: to act beside it would be refused, and a rollback stuck."""
-    settled: list[str] = []
-    really, act = FakeHosts.settle, FakeHosts.act
+@pytest.mark.parametrize("optional", [False, True])
+def test_where_nobody_saw_the_end_of_a_command_the_next_step_settles(
+    settled: list[str], monkeypatch: pytest.MonkeyPatch, *, optional: bool
+) -> None:
+    """It may still run: to act beside it would be refused, and a rollback stuck. An optional one ends no sequence."""
+    act, lost = FakeHosts.act, Result(None, err="lost")
 
-    def settle(self: FakeHosts, hosts: Sequence[str], wait: float) -> dict[str, Result]:
-        settled.extend(hosts)
-        return really(self, hosts, wait)
-
-    def lost(self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness) -> dict[str, Result]:
+    def lose(self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness) -> dict[str, Result]:
         results = act(self, actions, key, witness)
-        if key.startswith("StopApiServers.do."):
-            witness.ended("m2", f"{key}.0", actions["m2"][0], Result(None, err="lost"))
-        return results
+        if optional and key.startswith("StopApiServers.do."):
+            witness.ended("m2", f"{key}.0", actions["m2"][0], lost)
+        # the step itself is done, so that the run goes on; but its end was not seen
+        return results | {"m2": lost} if not optional and key.startswith("StageSnapshot.do.") else results
 
-    monkeypatch.setattr(FakeHosts, "settle", settle)
-    monkeypatch.setattr(FakeHosts, "act", lost)
+    monkeypatch.setattr(FakeHosts, "act", lose)
     assert Life(plan()).session("forward") == "complete"
     assert settled == ["m1", "m2", "m3", "m2"]
 

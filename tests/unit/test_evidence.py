@@ -27,7 +27,7 @@ def no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbook.hands.inspect", lambda *_args, **_kwargs: [])
 
 
-def keys(lines: list[Line]) -> dict[str, Held | str]:
+def keys(lines: list[Line]) -> dict[str, Held]:
     """What the hosts have recorded of their commands; each was announced by a line."""
     found: dict[str, list[str]] = {}
     for line in lines:
@@ -90,7 +90,7 @@ def crashed(at: str) -> Life:
 @pytest.mark.parametrize(("known", "lost"), PAIRS)
 def test_a_run_whose_journal_lost_its_end(known: str, lost: str, then: str) -> None:
     life = crashed(lost)
-    recorded = {key.partition(".")[0] for held in keys(life.lines).values() for key in held.commands}  # type: ignore[union-attr]
+    recorded = {key.partition(".")[0] for held in keys(life.lines).values() for key in held.commands}
     cut(life, known)
     past = replay(life.lines)
     newest = max(recorded, key=ORDER.index)

@@ -85,7 +85,8 @@ def test_the_digest_does_not_change_with_layout_place_run_or_holder() -> None:
 
 @pytest.mark.parametrize("field", ["sha256", "etcdctl_sha256", "etcdutl_sha256"])
 def test_the_digest_changes_with_what_is_bound(field: str) -> None:
-    other = replace(BOUND, **{field: "01" * 32})  # type: ignore[arg-type]
+    changed: dict[str, Any] = {field: "01" * 32}
+    other = replace(BOUND, **changed)
     assert preview.digest(full_plan(), other, PROCEDURE) != preview.digest(full_plan(), BOUND, PROCEDURE)
 
 

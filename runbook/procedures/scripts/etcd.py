@@ -109,7 +109,8 @@ shift 2
 while ! "$@" > /dev/null; do
   if [ "$(date +%s)" -ge "$end" ]; then
     rm -f -- "$mark" "${mark%/*}/api-answered"
-    echo "it does not serve by now, as it did before this run stopped it" >&2
+    what=${mark##*/}
+    echo "${what%-answered} does not serve by now, as it did before this run stopped it; the rollback goes on" >&2
     exit 1
   fi
   sleep 0.5
