@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from runbook.lifecycle import YES, Verdict, View
@@ -66,6 +66,30 @@ def ask_once(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     return views
 
 
+def ask_before(
+    hosts: Hosts, done: Mapping[str, Probe], ready: Mapping[str, Probe]
+) -> tuple[dict[str, View], dict[str, View]]:
+    """Is it done, and if not, may it begin? Each host's first view; the second where the first is no and all are yes.
+
+    Both are asked in one round trip as far as they are quick. A host that has no second view is to be asked again
+    whether it may begin, and to be waited for.
+    """
+    first = {h: r[0] for h, p in ready.items() if (r := _rounds(p.questions)) and not r[0][0].slow}
+    quick = [h for h, p in done.items() if h in first and not any(q.slow for q in p.questions)]
+    views = ask_once(hosts, {h: p for h, p in done.items() if h not in quick})
+    answers = hosts.ask({h: [q.ask for q in (*done[h].questions, *first[h])] for h in quick}) if quick else {}
+    rest = {h: ready[h] for h, view in views.items() if view.verdict is Verdict.NO}
+    for host in quick:
+        cut = len(done[host].questions)
+        views[host] = _first_objection(host, done[host].questions, answers[host][:cut])
+        if views[host].verdict is not Verdict.NO:
+            continue
+        if _first_objection(host, first[host], answers[host][cut:]) == YES:
+            rest[host] = Probe(ready[host].questions[len(first[host]) :])
+    began = {h: view for h, view in ask_once(hosts, rest).items() if view == YES}
+    return {h: views[h] for h in done}, began
+
+
 def _rounds(questions: tuple[Question, ...]) -> list[tuple[Question, ...]]:
     """The questions, cut into those that are asked in one round trip."""
     slow = [at for at, question in enumerate(questions) if question.slow]
@@ -77,15 +101,17 @@ def _together(hosts: Hosts, probes: Mapping[str, Probe]) -> dict[str, View]:
     asked = {host: [q.ask for q in probe.questions] for host, probe in probes.items() if probe.questions}
     answers = hosts.ask(asked) if asked else {}
     views = dict.fromkeys(probes, YES)
-    for host in asked:
-        for question, result in zip(probes[host].questions, answers[host], strict=True):
-            view = judge(question, result)
-            if view.verdict is not Verdict.YES:
-                seen = {"host": host, "says": question.says, "verdict": str(view.verdict), "saw": view.saw}
-                logger().debug("a host does not say yes", **seen, code=result.code, seconds=round(result.seconds, 3))
-                views[host] = view
-                break
-    return views
+    return views | {host: _first_objection(host, probes[host].questions, answers[host]) for host in asked}
+
+
+def _first_objection(host: str, questions: Sequence[Question], results: Sequence[Result]) -> View:
+    for question, result in zip(questions, results, strict=True):
+        view = judge(question, result)
+        if view.verdict is not Verdict.YES:
+            seen = {"host": host, "says": question.says, "verdict": str(view.verdict), "saw": view.saw}
+            logger().debug("a host does not say yes", **seen, code=result.code, seconds=round(result.seconds, 3))
+            return view
+    return YES
 
 
 class _Wait:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from runbook import situation
-from runbook.asking import Clock, ask_once, ask_until
+from runbook.asking import Clock, ask_before, ask_once, ask_until
 from runbook.checks import Finding, Severity
 from runbook.checks.survey import inspect
 from runbook.copies import Copies
@@ -82,11 +82,12 @@ class Hands:
         return {h: self._with_trouble(h, view) for h, view in views.items()}
 
     def _may_start(self, step: Step, targets: Sequence[Target]) -> Views:
-        views = ask_once(self.hosts, {n.name: step.done(n) for n in targets})
-        self.open.keep(step, [h for h, view in views.items() if view.verdict is Verdict.NO and h in self.calm])
-        open_ = {n.name: self.shown.rest(n.name, step.ready(n)) for n in targets if views[n.name].verdict is Verdict.NO}
-        ready = ask_until(self.hosts, open_, self.clock)
-        return views | {h: READY if view.verdict is Verdict.YES else view for h, view in ready.items()}
+        ready = {n.name: self.shown.rest(n.name, step.ready(n)) for n in targets}
+        views, may = ask_before(self.hosts, {n.name: step.done(n) for n in targets}, ready)
+        open_ = [h for h, view in views.items() if view.verdict is Verdict.NO]
+        self.open.keep(step, [h for h in open_ if h in self.calm])
+        may |= ask_until(self.hosts, {h: ready[h] for h in open_ if h not in may}, self.clock)
+        return views | {h: READY if view.verdict is Verdict.YES else view for h, view in may.items()}
 
     def _with_trouble(self, host: str, view: View) -> View:
         """A host that is not done, with what its command said, which is the better reason."""

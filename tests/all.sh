@@ -4,15 +4,16 @@
 # sh tests/all.sh BIN; the exit code is not 0 where any part failed.
 set -u
 bin=$1
-rest=$(mktemp)
-trap 'rm -f "$rest"' EXIT
+dir=$(mktemp -d)
+rest=$dir/rest
+trap 'rm -rf "$dir"' EXIT
 others() {
   trap 'kill "$child" 2> /dev/null; wait "$child"; exit 130' TERM
-  nice -n 15 "$bin/pytest" -q -m "not sweep and not lab" &
+  nice -n 15 "$bin/pytest" -q -m "not sweep and not lab" --junitxml "$dir/others.xml" &
   child=$!
   wait "$child"
   unit=$?
-  "$bin/python" -m tests.faults.table --third &
+  "$bin/python" -m tests.faults.table --third --results "$dir" &
   child=$!
   wait "$child"
   rows=$?
@@ -22,10 +23,10 @@ others() {
 others > "$rest" 2>&1 &
 others=$!
 trap 'kill "$others" 2> /dev/null; wait; exit 130' INT TERM
-"$bin/pytest" -q -m "lab and not sweep" tests/lab
+"$bin/pytest" -q -m "lab and not sweep" --junitxml "$dir/lab.xml" tests/lab
 lab=$?
 wait "$others"
 code=$?
 cat "$rest"
 echo "on the lab: pytest ended with $lab; all others: $code"
-[ "$lab" -eq 0 ] && [ "$code" -eq 0 ]
+"$bin/python" -m tests.total "$dir" && [ "$lab" -eq 0 ] && [ "$code" -eq 0 ]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WINDOW = 8 * 1024 * 1024
 """What a host may send before we must have read it."""
+AHEAD = 2.0
+"""Seconds that a shell may take which is started ahead of its script; nobody waits for it but the next call."""
 
 
 class Link:
@@ -39,6 +41,7 @@ class Link:
         self._sockets: list[socket.socket] = []
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
+        self._spare: tuple[str, paramiko.Channel] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -67,6 +70,40 @@ class Link:
                 return channel
         raise AssertionError("unreachable")
 
+    def started_ahead(self, command: str) -> paramiko.Channel | None:
+        """The channel in which ``command`` was started ahead, where it still waits as far as one can know."""
+        spare, self._spare = self._spare, None
+        if not spare:
+            return None
+        started, channel = spare
+        waits = not (channel.closed or channel.eof_received or channel.exit_status_ready())
+        if started == command and waits and self.alive:
+            return channel
+        with contextlib.suppress(*connection_errors()):
+            channel.close()
+        return None
+
+    def start(self, command: str) -> paramiko.Channel:
+        """A new channel in which ``command`` was started. Raises :class:`Unreachable`; then nothing was."""
+        channel = self.channel()
+        try:
+            channel.exec_command(command)
+        except connection_errors() as error:
+            self.drop()
+            raise Unreachable(f"{self.address.label}: cannot start a shell: {said(error)}", Again.LATER) from error
+        return channel
+
+    def start_ahead(self, command: str) -> None:
+        """Start a shell that waits for its script, so that the next call finds it there. It may fail: who cares."""
+        connections = self._connections
+        if self._spare or not self.alive or not connections:
+            return
+        self.expires = time.monotonic() + AHEAD
+        with contextlib.suppress(*connection_errors()):
+            channel = connections[-1].transport.open_session(window_size=WINDOW, timeout=AHEAD)
+            channel.exec_command(command)
+            self._spare = command, channel
+
     def pulse_lost(self) -> bool:
         """The far end of a connection that has no socket of its own has stopped answering."""
         return bool(self._pulse and self._pulse.lost)
@@ -77,7 +114,7 @@ class Link:
             self._pulse.stop()
         for helper in self._helpers:
             helper.kill()
-        sockets, self._sockets, self._connections = self._sockets, [], []
+        sockets, self._sockets, self._connections, self._spare = self._sockets, [], [], None
         for sock in sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

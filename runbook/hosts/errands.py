@@ -106,7 +106,7 @@ def bare(link: Link, command: Command) -> Result:
     word = nonce()
     began = time.monotonic()
     try:
-        with Session(link, wrapper.shell(link.address.elevates), word, CAP) as session:
+        with Session(link, wrapper.shell(link.address.elevates), word, CAP, ahead=False) as session:
             session.send(wrapper.bare(word, command))
             try:
                 session.next(START)

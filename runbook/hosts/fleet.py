@@ -258,6 +258,7 @@ def _worker(
         return
     try:
         done.put((name, work(link, call)))
+        link.start_ahead(wrapper.shell(link.address.elevates))
     except BaseException as error:  # it belongs to the caller's thread
         done.put((name, error))
     finally:

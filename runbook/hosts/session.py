@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from runbook.hosts.connection import Link
 from runbook.hosts.frames import Frames
-from runbook.hosts.login import Again, Unreachable, connection_errors, said
+from runbook.hosts.login import connection_errors, said
 from runbook.tables import duration
 
 READ = 1 << 24  # more than any window: a buffer is always taken whole, or taking it would be quadratic
@@ -113,22 +113,23 @@ class Bell:
 
 
 class Session:
-    """One exec on a link. Raises :class:`Unreachable` when it cannot be opened; then nothing has been started."""
+    """One exec on a link. Raises :class:`Unreachable` when it cannot be opened; then nothing has been started.
 
-    def __init__(self, link: Link, command: str, nonce: str, cap: int) -> None:
+    ``ahead``: a shell that waits there already will do. It may be found dead only when nothing comes back from it, so
+    this is for what may be sent again.
+    """
+
+    def __init__(self, link: Link, command: str, nonce: str, cap: int, *, ahead: bool = True) -> None:
         self._link = link
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
         # every phase has its own deadline; this one is for a thread that is stuck in spite of them
         link.expires = time.monotonic() + 6 * link.address.connect_timeout
-        self._channel = link.channel()
+        waiting = link.started_ahead(command) if ahead else None
+        self._ahead = waiting is not None
+        self._channel = waiting or link.start(command)
         self._bell = Bell()
         self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
         self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
-        try:
-            self._channel.exec_command(command)
-        except connection_errors() as error:
-            link.drop()
-            raise Unreachable(f"{link.address.label}: cannot start a shell: {said(error)}", Again.LATER) from error
 
     def __enter__(self) -> Session:
         return self
@@ -176,7 +177,12 @@ class Session:
         raise Lost(f"the connection broke while sending: {said(error)}") from error
 
     def next(self, patience: float) -> Frame:
-        """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds."""
+        """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds.
+
+        A shell that was there already has the time of a new channel for its first word, and is lost without it.
+        """
+        ahead, self._ahead = self._ahead, False
+        patience = min(patience, self._link.address.connect_timeout) if ahead else patience
         until = time.monotonic() + patience
         self._link.expires = until + 5
         while True:
@@ -189,7 +195,7 @@ class Session:
                 raise self._end()
             left = until - time.monotonic()
             if left <= 0:
-                raise Silent(f"no answer for {duration(patience)}")
+                raise (Lost if ahead else Silent)(f"no answer for {duration(patience)}")
             if self._link.pulse_lost():
                 raise Lost("the far end of the connection stopped answering")
             self._bell.wait(min(left, PULSE))

@@ -1,11 +1,12 @@
 """Runs the rows of the faults, and prints them as a table: what was broken, where, how it ended, how long it took.
 
 ``python -m tests.faults.table`` runs all of them; ``--third`` those that CI runs; ``--readme`` puts the table into the
-README, between its two markers.
+README, between its two markers; ``--results DIRECTORY`` leaves pytest's result files there. More words are pytest's.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ beside the other tests on the lab."""
 COLUMNS = ("row", "where", "outcome", "seconds")
 
 
-def run(third: bool, table: Path, more: list[str]) -> int:
+def run(third: bool, table: Path, results: Path, more: list[str]) -> int:
     """Run them, in several sessions side by side, each on a lab of its own; the worst exit code of pytest."""
     chosen = ["-m", "third"] if third else []
     argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
@@ -34,7 +35,8 @@ def run(third: bool, table: Path, more: list[str]) -> int:
     for number in range(parts):
         env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{parts}"}
         output = table.with_name(f"session-{number}.txt").open("w+")
-        sessions.append((subprocess.Popen(argv, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))
+        own = [*argv, "--junitxml", str(results / f"rows-{number}.xml")]
+        sessions.append((subprocess.Popen(own, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))
     try:
         codes = [process.wait() for process, _ in sessions]
     except BaseException:
@@ -92,21 +94,23 @@ def into_readme(rows: list[dict[str, str]]) -> None:
 def main() -> None:
     """Run, print; the exit code is pytest's."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    words = sys.argv[1:]
-    third, readme = "--third" in words, "--readme" in words
-    more = [word for word in words if word not in ("--third", "--readme")]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--third", action="store_true")
+    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--results", type=Path)
+    asked, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "table.jsonl"
         table.touch()
         began = time.monotonic()
-        code = run(third, table, more)
+        code = run(asked.third, table, asked.results or Path(scratch), more)
         rows = lines(table)
     shown = Table(*COLUMNS)
     for row in rows:
         shown.add_row(*(row[column] for column in COLUMNS))
     Console(width=160).print(shown)
     print(f"{len(rows)} rows in {time.monotonic() - began:.0f} s")
-    if readme and code == 0:
+    if asked.readme and code == 0:
         into_readme(rows)
     sys.exit(code)
 

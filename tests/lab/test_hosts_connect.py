@@ -343,6 +343,30 @@ def test_a_connection_that_breaks_is_asked_once_more(bench: Bench) -> None:
     assert bench.sh("cat /root/t/first; echo; cat /root/t/second") == "x\n\nx\nx\n", "only the rest is asked again"
 
 
+def test_the_next_script_finds_its_shell_there_and_a_dead_one_is_replaced(bench: Bench) -> None:
+    """Opening a shell takes two round trips: they are made while nobody waits for them."""
+    waiting = "pgrep -fx '/bin/sh -s'"
+
+    def shells() -> list[str]:
+        until = time.monotonic() + 5
+        while not (found := bench.sh(f"{waiting} || true").split()) and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
+    fleet = bench.connect()
+    assert only(fleet.ask({"m1": [ID]})).ok
+    (first,) = shells()
+    assert only(fleet.ask({"m1": [ask(waiting)]})).out.split() == [first], "it was that one which was given the script"
+    (second,) = shells()
+    assert second != first
+    bench.sh(f"kill -KILL {second}")
+    time.sleep(0.3)
+    assert only(fleet.ask({"m1": [ID]})).out == "root\n", "a dead one is no answer"
+    shells()
+    bench.cut()
+    assert only(fleet.ask({"m1": [ID]})).out == "root\n", "nor is one of a dead connection"
+
+
 def test_a_host_whose_sshd_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "START", 2.0)
     fleet = bench.connect("m1", "m2")

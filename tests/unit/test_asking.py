@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runbook.asking import POLL, TIMED_OUT, ask_once, ask_until, judge
+from runbook.asking import POLL, TIMED_OUT, ask_before, ask_once, ask_until, judge
 from runbook.lifecycle import YES, Verdict
 from runbook.step import NOTHING, Command, Probe, Result, probe
 from runbook.transport import Witness
@@ -86,6 +86,35 @@ def test_nothing_to_ask_is_yes_without_a_question() -> None:
     assert ask_once(hosts, {"m1": NOTHING}) == {"m1": YES}
     assert ask_until(hosts, {"m1": NOTHING.within(5)}, Clock()) == {"m1": YES} or hosts.asked
     assert ask_once(hosts, {}) == {}
+
+
+def test_whether_it_is_done_and_whether_it_may_begin_take_one_round_trip() -> None:
+    hosts = Answers({("m1", "done"): [NO], ("m2", "done"): [OK], ("m3", "done"): [NO], ("m3", "a"): [NO]})
+    every = ("m1", "m2", "m3")
+    views, began = ask_before(hosts, dict.fromkeys(every, questions("done")), dict.fromkeys(every, questions("a", "b")))
+    assert [views[h].verdict for h in every] == [Verdict.NO, Verdict.YES, Verdict.NO]
+    assert began == {"m1": YES}, "who is done need not begin; who says no is to be waited for"
+    assert hosts.asked == [{host: ["done", "a", "b"] for host in every}]
+
+
+def test_what_is_slow_is_not_asked_of_a_host_that_is_done_or_may_not_begin() -> None:
+    answers = {("m1", "done"): [NO], ("m2", "done"): [OK], ("m3", "done"): [NO], ("m3", "a"): [NO]}
+    hosts = Answers({**answers, ("m4", "done"): [LOST]})
+    every = ("m1", "m2", "m3", "m4")
+    views, began = ask_before(hosts, dict.fromkeys(every, questions("done")), dict.fromkeys(every, questions("a", "B")))
+    assert views["m4"].verdict is Verdict.UNKNOWN
+    assert began == {"m1": YES}
+    assert hosts.asked[1:] == [{"m1": ["B"]}], "the others are not asked it at all"
+
+
+def test_a_slow_postcondition_is_asked_alone_and_nothing_to_ask_is_no_round_trip() -> None:
+    hosts = Answers({("m1", "DONE"): [NO]})
+    views, began = ask_before(
+        hosts, {"m1": questions("DONE"), "m2": NOTHING, "m3": NOTHING}, {"m1": questions("a"), "m2": questions("A")}
+    )
+    assert [views[h].verdict for h in ("m1", "m2", "m3")] == [Verdict.NO, Verdict.YES, Verdict.YES]
+    assert began == {"m1": YES}
+    assert hosts.asked == [{"m1": ["DONE"]}, {"m1": ["a"]}]
 
 
 def test_a_question_that_outlived_its_time_is_a_no() -> None:

@@ -1,0 +1,43 @@
+"""The sum of several sessions of pytest in one last line, as pytest itself would say it.
+
+``python -m tests.total DIRECTORY``: of all result files (``--junitxml``) there. Exits with 1 where a test failed, or
+where none ran at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+
+def counted(directory: Path) -> Counter[str]:
+    """How many tests passed, failed, could not be run, were skipped; ``seconds`` is that of all sessions together."""
+    found: Counter[str] = Counter()
+    for path in directory.glob("*.xml"):
+        for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314 - pytest's own file
+            told = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+            found["failed"] += told["failures"]
+            found["errors"] += told["errors"]
+            found["skipped"] += told["skipped"]
+            found["passed"] += told["tests"] - told["failures"] - told["errors"] - told["skipped"]
+            found["seconds"] += round(float(suite.get("time", 0)))
+    return found
+
+
+def line(found: Counter[str]) -> str:
+    """Pytest's last line."""
+    words = [f"{found[kind]} {kind}" for kind in ("failed", "passed", "skipped", "errors") if found[kind]]
+    return f" {', '.join(words) or 'no tests ran'} in {found['seconds']}s ".center(80, "=")
+
+
+def main() -> None:
+    """Print it."""
+    found = counted(Path(sys.argv[1]))
+    print(line(found))
+    sys.exit(bool(found["failed"] or found["errors"] or not found["passed"]))
+
+
+if __name__ == "__main__":
+    main()
