@@ -108,13 +108,16 @@ class Runtime:
         return ident
 
     def stop(self, ident: str, grace: float) -> None:
-        """Ask it to end, and make it end after `grace` seconds; a second call may only shorten the wait."""
+        """Ask it to end, and make it end after `grace` seconds; a second call may only shorten the wait.
+
+        Without any grace it is not asked (containerd, `container_stop.go`).
+        """
         container = self.containers[ident]
         if container["state"] != RUNNING:
             return
         deadline = time.monotonic() + grace
-        if ident not in self.kill_at:
-            self._signal(container, signal.SIGTERM)
+        if ident not in self.kill_at or grace <= 0:
+            self._signal(container, signal.SIGTERM if grace > 0 else signal.SIGKILL)
         self.kill_at[ident] = min(deadline, self.kill_at.get(ident, deadline))
 
     def kill_overdue(self) -> float | None:

@@ -82,6 +82,8 @@ class Bench:
         base = self.sh("grep -v -e ^Port -e ^ListenAddress /etc/ssh/sshd_config", host)
         self.lab.exec(host, ["tee", f"/etc/ssh/sshd-{port}"], input="\n".join(lines) + "\n" + base, check=True)
         self.sh(f"/usr/sbin/sshd -f /etc/ssh/sshd-{port} -E /var/log/sshd-{port}.log", host)
+        # it becomes a daemon before it listens, and writes the file after that
+        self.sh(f"for i in $(seq 100); do [ -s /run/sshd-{port}.pid ] && exit; sleep 0.05; done; exit 1", host)
 
     def reset(self) -> None:
         """The hosts as every test finds them."""
