@@ -8,12 +8,14 @@ READY  := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit lab-test faults sweep bench setup tools lock docs clean
+.PHONY: help demo test lint unit lab-test etcd-3.6 lab-test-3.6 faults sweep bench setup tools lock docs clean
 
 help:
 	@echo "make demo    boot a lab, restore it, kill the engine half-way, resume, prove the result (under 90 s)"
 	@echo "make test    ruff, mypy --strict, and all tests, the lab's included: what CI runs"
 	@echo "make faults  everything that is known to go wrong, on the lab, as a table (20 minutes)"
+	@echo "make etcd-3.6      build etcd 3.6 from its Go modules into the cache (needs Go)"
+	@echo "make lab-test-3.6  the tests on the lab, with that etcd"
 	@echo "make sweep   the whole crash sweep on the fake: every moment, every kind of accident (an hour)"
 	@echo "make bench   the figures, measured on this machine"
 	@echo "make docs    draw the state tables into the README"
@@ -36,6 +38,12 @@ unit: setup
 
 lab-test: setup tools
 	$(BIN)/pytest -q -m "lab and not fault"
+
+etcd-3.6: setup
+	$(BIN)/python -m runbook.lab.etcdbuild
+
+lab-test-3.6: setup tools etcd-3.6
+	RUNBOOK_LAB_ETCD=3.6 $(BIN)/pytest -q -m "lab and not sweep" tests/lab
 
 faults: setup tools
 	$(BIN)/python -m tests.faults.table

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runbook.lab import toolchain
 from runbook.lab.disk import HostDisk, hosts_file, known_hosts_file, write_base
-from runbook.lab.errors import LabError, LabUsageError
+from runbook.lab.errors import LabError, LabUsageError, Missing
 from runbook.lab.lab import Lab
 from runbook.lab.layout import GUEST, MAX_NODES, MAX_WORKERS, OPERATOR_IP, Host, make_hosts
 from runbook.lab.pki import ClusterPki, ssh_key
@@ -20,12 +20,12 @@ from runbook.lab.process import script
 BRIDGE = f"link set lo up\nlink add br0 type bridge\naddr add {OPERATOR_IP}/24 dev br0\nlink set br0 up"
 
 
-def build(lab: Lab, *, nodes: int, workers: int, wal_dir: str, user: str, disk: str, wait: float) -> None:
+def build(lab: Lab, *, nodes: int, workers: int, wal_dir: str, user: str, disk: str, wait: float, etcd: str) -> None:
     """All of `Lab.up`; on failure, nothing is left."""
     check(nodes, workers, wal_dir, user, disk)
     try:
-        tools = toolchain.ensure()
-    except toolchain.Missing as missing:
+        tools = toolchain.ensure(etcd)
+    except Missing as missing:
         raise LabError(str(missing)) from missing
     with lab.locked() as lock:
         if lab.is_up:
@@ -44,6 +44,7 @@ def build(lab: Lab, *, nodes: int, workers: int, wal_dir: str, user: str, disk: 
                 "wal_dir": wal_dir,
                 "user": user,
                 "disk": disk,
+                "etcd": tools.etcd_version(),
             }
             spec |= {"ip_program": str(tools.programs["ip"]), "extra_env": tools.extra_env()}
             furnish(lab, tools, hosts, spec)
@@ -91,7 +92,7 @@ def furnish(lab: Lab, tools: toolchain.Toolchain, hosts: Sequence[Host], spec: d
         for host in hosts:
             disk = HostDisk(f"{inside}{lab.layout.disk(host.name)}", host, hosts)
             disk.system(str(spec["user"]), keys[host], public)
-            disk.kubernetes(pki, str(spec["wal_dir"]))
+            disk.kubernetes(pki, str(spec["wal_dir"]), str(spec["etcd"]))
             if not host.worker:
                 disk.bootstrap()
         spec["binds"] = base.result()

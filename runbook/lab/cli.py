@@ -58,14 +58,18 @@ def lab(context: click.Context, name: str | None) -> None:
 @click.option("--wal-dir", is_flag=True, help="Give etcd a WAL directory apart from its data: /var/lib/etcd-wal/wal.")
 @click.option("--user", default="ops", show_default=True, help="The user beside root; has sudo without a password.")
 @click.option("--disk", default="6g", show_default=True, help="Each host's disk at most; memory, taken as it fills.")
+@click.option("--etcd", default="", metavar="3.6|DIR", help="Another etcd: 3.6 (built with Go), or DIR's programs.")
 @OUTPUT
 @click.pass_context
 @tells
-def up(context: click.Context, nodes: int, workers: int, wal_dir: bool, user: str, disk: str, output: str) -> None:
+def up(
+    context: click.Context, nodes: int, workers: int, wal_dir: bool, user: str, disk: str, etcd: str, output: str
+) -> None:
     """Boot a control plane and wait until it is healthy."""
     from runbook.lab.lab import WAL_DIR, Lab
 
-    made = Lab.up(context.obj, nodes=nodes, workers=workers, wal_dir=WAL_DIR if wal_dir else "", user=user, disk=disk)
+    wal = WAL_DIR if wal_dir else ""
+    made = Lab.up(context.obj, nodes=nodes, workers=workers, wal_dir=wal, user=user, disk=disk, etcd=etcd)
     status = made.status()
     hosts = "\n".join(f"  {h['name']}  {h['alias']}  {h['ip']}" for h in status["hosts"])
     ssh = f"ssh -F {made.ssh_config} m1"

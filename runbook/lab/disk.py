@@ -258,8 +258,8 @@ class HostDisk:
         self.folder(f"home/{user}", 0o755)
         os.chown(self.upper / "home" / user, USER_ID, USER_ID)
 
-    def kubernetes(self, pki: ClusterPki, wal_dir: str) -> None:
-        """What kubeadm leaves on a host, and the kubelet's own."""
+    def kubernetes(self, pki: ClusterPki, wal_dir: str, etcd: str) -> None:
+        """What kubeadm leaves on a host, and the kubelet's own; `etcd` is its version."""
         control = [h for h in self.everyone if not h.worker]
         servers = [self.host] if not self.host.worker else control
         conf, pem = pki.kubelet(self.host, [f"https://{h.ip}:6443" for h in servers])
@@ -269,7 +269,7 @@ class HostDisk:
             files["pki/ca.crt"] = pki.ca.crt
         else:
             files |= pki.control_plane(self.host)
-            for name, text in manifests(self.host, control, wal_dir).items():
+            for name, text in manifests(self.host, control, wal_dir, etcd).items():
                 self.write(f"/etc/kubernetes/manifests/{name}", text, 0o600)
         for path, content in files.items():
             self.write(f"/etc/kubernetes/{path}", content, 0o644 if path.endswith((".crt", ".pub")) else 0o600)

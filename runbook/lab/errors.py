@@ -13,3 +13,7 @@ class LabUsageError(LabError):
     """The lab was asked for what makes no sense now: not up, up already, no such host; exit 2."""
 
     code = 2
+
+
+class Missing(Exception):
+    """Something that the lab needs is missing and cannot be brought; the message says what and what to do."""

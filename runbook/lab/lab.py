@@ -53,17 +53,19 @@ class Lab:
         user: str = "ops",
         disk: str = "6g",
         wait: float = 60.0,
+        etcd: str = "",
     ) -> Lab:
         """Build and boot a lab, and wait until it is healthy (at most `wait` seconds; 0: do not wait).
 
         `wal_dir` gives etcd a WAL directory of its own, whose parent is the volume; `disk` limits each host's disk
-        (memory, taken as it fills). Raises LabUsageError where one of that name is up; LabError where it does not boot,
-        and then nothing is left, or does not get healthy, and then it stays.
+        (memory, taken as it fills); `etcd` is "3.6", or a directory with other programs. Raises LabUsageError where one
+        of that name is up; LabError where it does not boot, and then nothing is left, or does not get healthy, and then
+        it stays.
         """
         from runbook.lab.build import build
 
         lab = cls(name)
-        build(lab, nodes=nodes, workers=workers, wal_dir=wal_dir, user=user, disk=disk, wait=wait)
+        build(lab, nodes=nodes, workers=workers, wal_dir=wal_dir, user=user, disk=disk, wait=wait, etcd=etcd)
         return lab
 
     @classmethod

@@ -12,15 +12,16 @@ from runbook.lab.layout import Host
 
 KUBERNETES = "v1.30.14"
 IMAGES = "images.lab.invalid"  # kubeadm's imageRepository; nothing is ever pulled
-ETCD_IMAGE = f"{IMAGES}/etcd:3.5.15-0"
+IMAGE_3_5 = "3.5.15-0"
+"""kubeadm 1.30's tag, whichever 3.5 runs here; of another series the tag is the program's own version."""
 PKI = "/etc/kubernetes/pki"
 Json = dict[str, Any]
 
 
-def manifests(host: Host, control_plane: Sequence[Host], wal_dir: str = "") -> dict[str, str]:
-    """File name → content of /etc/kubernetes/manifests on this host."""
+def manifests(host: Host, control_plane: Sequence[Host], wal_dir: str = "", etcd: str = "") -> dict[str, str]:
+    """File name → content of /etc/kubernetes/manifests on this host; `etcd` is its version."""
     return {
-        "etcd.yaml": _dump(_etcd(host, control_plane, wal_dir)),
+        "etcd.yaml": _dump(_etcd(host, control_plane, wal_dir, etcd)),
         "kube-apiserver.yaml": _dump(_api_server(host)),
         "kube-controller-manager.yaml": _dump(_controller_manager()),
         "kube-scheduler.yaml": _dump(_scheduler()),
@@ -31,7 +32,21 @@ def _dump(pod: Json) -> str:
     return yaml.safe_dump(pod, default_flow_style=False, sort_keys=True, width=4096)
 
 
-def _etcd(host: Host, control_plane: Sequence[Host], wal_dir: str) -> Json:
+def _is_old(etcd: str) -> bool:
+    return not etcd or etcd.startswith(("3.4.", "3.5."))
+
+
+def _newer_flags(etcd: str) -> dict[str, str]:
+    """What became of two experiments in etcd 3.6, as kubeadm writes them from 1.34 on."""
+    if _is_old(etcd):
+        return {
+            "experimental-initial-corrupt-check": "true",
+            "experimental-watch-progress-notify-interval": "5s",
+        }
+    return {"feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": "5s"}
+
+
+def _etcd(host: Host, control_plane: Sequence[Host], wal_dir: str, etcd: str) -> Json:
     # A member that joined lists the members at the time it joined, itself included: the file is never written again.
     known = control_plane[: control_plane.index(host) + 1]
     flags = {
@@ -39,8 +54,7 @@ def _etcd(host: Host, control_plane: Sequence[Host], wal_dir: str) -> Json:
         "cert-file": f"{PKI}/etcd/server.crt",
         "client-cert-auth": "true",
         "data-dir": "/var/lib/etcd",
-        "experimental-initial-corrupt-check": "true",
-        "experimental-watch-progress-notify-interval": "5s",
+        **_newer_flags(etcd),
         "initial-advertise-peer-urls": f"https://{host.ip}:2380",
         "initial-cluster": ",".join(f"{h.name}=https://{h.ip}:2380" for h in known),
         **({"initial-cluster-state": "existing"} if len(known) > 1 else {}),
@@ -64,7 +78,7 @@ def _etcd(host: Host, control_plane: Sequence[Host], wal_dir: str) -> Json:
     return _pod(
         "etcd",
         ["etcd", *(f"--{k}={v}" for k, v in flags.items())],
-        image=ETCD_IMAGE,
+        image=f"{IMAGES}/etcd:{IMAGE_3_5 if _is_old(etcd) else f'{etcd}-0'}",
         cpu="100m",
         memory="100Mi",
         volumes=volumes,

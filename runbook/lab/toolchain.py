@@ -7,19 +7,22 @@ lists and caches on this machine stay as they are.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runbook.lab import etcdbuild
+from runbook.lab.errors import Missing
+from runbook.lab.programs import cache_dir, locked, on_path, says
+
+CHOICE = "RUNBOOK_LAB_ETCD"
 ETCD = ("etcd", "etcdctl", "etcdutl")
 ETCD_PACKAGES = ("etcd-server", "etcd-client")
 ETCD_SUITE = "trixie"  # Debian 13: the first with etcdutl and --bump-revision (3.5.16); its binaries are static
@@ -38,12 +41,7 @@ HOST_PROGRAMS = {
     "flock": "util-linux",
     "openssl": "openssl",
 }
-SBIN = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 FORMAT = 3  # of the cache; raise it when what is unpacked changes
-
-
-class Missing(Exception):
-    """Something that the lab needs is missing and cannot be brought; the message says what and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,11 @@ class Toolchain:
     programs: dict[str, Path]
     layer: Path | None
 
+    def etcd_version(self) -> str:
+        """Such as 3.5.16; "" where the program does not say."""
+        found = re.search(r"etcd Version: (\d+\.\d+\.\d+)", says([str(self.programs["etcd"]), "--version"]))
+        return found[1] if found else ""
+
     def extra_env(self) -> dict[str, str]:
         """What to append to PATH, and where needed to LD_LIBRARY_PATH, so that what is not installed is found too."""
         folders = {str(path.parent) for name, path in self.programs.items() if shutil.which(name) is None}
@@ -61,28 +64,6 @@ class Toolchain:
             libraries = (self.layer / "usr/lib").glob("*-linux-gnu*")
             extra["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
         return extra
-
-
-def cache_dir() -> Path:
-    """The project's own cache directory."""
-    if own := os.environ.get("RUNBOOK_CACHE_DIR"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runbook"
-
-
-def on_path(name: str) -> Path | None:
-    """The program on PATH, or where a system keeps its administration programs."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
-    return Path(found) if found else None
-
-
-def says(argv: list[str]) -> str:
-    """What a program prints on both streams; empty where it cannot be run."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout + done.stderr
 
 
 def is_good_etcd(programs: dict[str, Path]) -> bool:
@@ -99,15 +80,17 @@ def is_good_kubectl(program: Path | None) -> bool:
     return program is not None and "Client Version" in says([str(program), "version", "--client"])
 
 
-def ensure() -> Toolchain:
-    """Find or bring every program; raises `Missing` with one plain sentence."""
+def ensure(etcd: str = "") -> Toolchain:
+    """Find or bring every program; raises `Missing` with one plain sentence.
+
+    `etcd`: "3.6" for the one that is built, or a directory with the three programs; "" for what RUNBOOK_LAB_ETCD names
+    likewise, and where that is not set what is on PATH or in the distribution's packages (3.5).
+    """
     if sys.platform != "linux":
         raise Missing(f"the lab needs Linux, with its namespaces and overlay file system; this is {sys.platform}.")
     cache = cache_dir()
     with locked(cache):
-        programs = {name: found for name in ETCD if (found := on_path(name))}
-        if not is_good_etcd(programs):
-            programs = _ensure_etcd(cache)
+        programs = _etcd(cache, etcd or os.environ.get(CHOICE, ""))
         kubectl = on_path("kubectl")
         programs["kubectl"] = kubectl if kubectl and is_good_kubectl(kubectl) else _ensure_kubectl(cache)
         layer = _ensure_layer(cache, {name for name in HOST_PROGRAMS if on_path(name) is None})
@@ -116,21 +99,18 @@ def ensure() -> Toolchain:
     return Toolchain(programs, layer)
 
 
-@contextmanager
-def locked(cache: Path) -> Iterator[None]:
-    """One bootstrap at a time."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        fd = os.open(cache / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Missing(
-            f"the cache directory {cache} cannot be written ({error.strerror}): set RUNBOOK_CACHE_DIR."
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def _etcd(cache: Path, wanted: str) -> dict[str, Path]:
+    if wanted == etcdbuild.SERIES:
+        return etcdbuild.ensure(cache)
+    if wanted:
+        programs = {name: Path(wanted).expanduser().absolute() / name for name in ETCD}
+        lacking = [name for name, path in programs.items() if not os.access(path, os.X_OK)]
+        if lacking:
+            known = f"{etcdbuild.SERIES}, or a directory with the programs {', '.join(ETCD)}"
+            raise Missing(f"there is no {' and no '.join(lacking)} in {wanted}: the lab's etcd is {known}.")
+        return programs
+    programs = {name: found for name in ETCD if (found := on_path(name))}
+    return programs if is_good_etcd(programs) else _ensure_etcd(cache)
 
 
 def _ensure_etcd(cache: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbook.lab import toolchain
+from runbook.lab.errors import Missing
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +40,7 @@ def test_without_apt_it_says_in_one_sentence_what_is_missing(
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(toolchain.Missing, match="RUNBOOK_CACHE_DIR"):
+    with pytest.raises(Missing, match="RUNBOOK_CACHE_DIR"):
         toolchain.ensure()
 
 
