@@ -49,6 +49,28 @@ def certificate(text: str) -> Certificate:
         raise ParseError(f"no certificate that can be read: {brief(error)}") from None
 
 
+def issued(text: str, by: str) -> bool:
+    """Whether the first certificate of ``text`` was signed by one of ``by``, or by one that follows it in ``text``.
+
+    Raises ParseError where one of them cannot be read.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        first, *between = x509.load_pem_x509_certificates(text.encode())
+        issuers = [*between, *x509.load_pem_x509_certificates(by.encode())]
+    except (ValueError, TypeError) as error:
+        raise ParseError(f"no certificate that can be read: {brief(error)}") from None
+    for issuer in issuers:
+        try:
+            first.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return True
+    return False
+
+
 def _names(extensions: x509.Extensions) -> tuple[str, ...]:
     from cryptography import x509
 

@@ -57,25 +57,25 @@ class _File:
     vital: bool = False
 
 
-def _pki(node: Node) -> str:
+def pki(node: Node) -> str:
     """The directory above the etcd CA's, as kubeadm lays them out."""
     return posixpath.dirname(posixpath.dirname(node.paths.etcd_ca))
 
 
 def _files(node: Node) -> tuple[_File, ...]:
     """The layout of kubeadm around the plan's paths."""
-    paths, pki = node.paths, _pki(node)
+    paths, there = node.paths, pki(node)
     peer = posixpath.join(posixpath.dirname(paths.etcd_cert), "peer.crt")
     return (
         _File(paths.etcd_ca, vital=True),
         _File(paths.etcd_cert, "etcd-server", node.client_urls, vital=True),
         _File(peer, "etcd-peer", node.peer_urls),
-        _File(f"{pki}/ca.crt"),
-        _File(f"{pki}/apiserver.crt", "apiserver"),
-        _File(f"{pki}/apiserver-etcd-client.crt", "apiserver-etcd-client"),
-        _File(f"{pki}/front-proxy-ca.crt"),
-        _File(f"{pki}/sa.pub"),
-        _File(f"{pki}/sa.key"),
+        _File(f"{there}/ca.crt"),
+        _File(f"{there}/apiserver.crt", "apiserver"),
+        _File(f"{there}/apiserver-etcd-client.crt", "apiserver-etcd-client"),
+        _File(f"{there}/front-proxy-ca.crt"),
+        _File(f"{there}/sa.pub"),
+        _File(f"{there}/sa.key"),
         _File(paths.kubeconfig, "admin.conf"),
     )
 
@@ -88,11 +88,11 @@ one whose API servers do not believe each other's certificates and tokens, on ev
 def _same(node: Node) -> dict[str, str]:
     """Which of them must be the same on all hosts: what each is → where it is."""
     names = ("ca.crt", "sa.pub", "sa.key", "front-proxy-ca.crt")
-    return {ETCD_CA: node.paths.etcd_ca, **{name: f"{_pki(node)}/{name}" for name in names}}
+    return {ETCD_CA: node.paths.etcd_ca, **{name: f"{pki(node)}/{name}" for name in names}}
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What one host told: its time, and by path what :data:`READ` printed of each file; None where it is not there."""
 
     now: datetime
@@ -116,7 +116,7 @@ class _Seen:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def _seen(text: str) -> _Seen:
+def _seen(text: str) -> Seen:
     head, *parts = ("\n" + text).split("\n== ")
     try:
         now = datetime.fromtimestamp(int(head.split()[1]), UTC)
@@ -126,10 +126,11 @@ def _seen(text: str) -> _Seen:
     for part in parts:
         path, _, body = part.partition("\n")
         texts[path] = None if body.strip() == "missing" else body
-    return _Seen(now, texts)
+    return Seen(now, texts)
 
 
-def _all_seen(plan: Plan, answers: Answers) -> Iterator[tuple[Node, _Seen]]:
+def all_seen(plan: Plan, answers: Answers) -> Iterator[tuple[Node, Seen]]:
+    """What each host told that could be read."""
     for node, (result, *_) in heard(answers, plan.nodes):
         try:
             yield node, _seen(result.out)
@@ -137,7 +138,9 @@ def _all_seen(plan: Plan, answers: Answers) -> Iterator[tuple[Node, _Seen]]:
             continue
 
 
-class _OnFiles(Check):
+class OnFiles(Check):
+    """A check of the files that :data:`READ` reads; put once, whoever asks."""
+
     def asks(self, n: Target) -> Sequence[Command]:
         """The files' facts, and the manifests for where the peer certificate is."""
         if not is_node(n):
@@ -145,25 +148,25 @@ class _OnFiles(Check):
         return [script(READ, *(f.path for f in _files(n.node))), read_all(n)]
 
 
-class Certificates(_OnFiles):
+class Certificates(OnFiles):
     """The certificates are valid, for longer than 30 days, and for the hosts' addresses."""
 
     order = 55
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """By the host's own clock, which is the one that decides there."""
-        read = {node.name: seen for node, seen in _all_seen(plan, answers)}
+        read = {node.name: seen for node, seen in all_seen(plan, answers)}
         pods = etcd_pods(plan, answers, 1)
         for node, (result, _) in heard(answers, plan.nodes):
             if node.name not in read:
                 saw = f"the certificates could not be read: {result.tail()}"
-                yield self.blocks(node.name, saw, f"look at them: {on(node, 'ls', '-laR', _pki(node))}")
+                yield self.blocks(node.name, saw, f"look at them: {on(node, 'ls', '-laR', pki(node))}")
                 continue
             findings = [f for file in _files(node) for f in self._file(node, file, read[node.name])]
             findings += self._peer(node, pods.get(node.name))
             yield from findings or [self.ok(node.name, "valid for 30 days and more, and for its addresses")]
 
-    def _file(self, node: Node, file: _File, seen: _Seen) -> Iterator[Finding]:
+    def _file(self, node: Node, file: _File, seen: Seen) -> Iterator[Finding]:
         if seen.texts.get(file.path) is None:
             say = self.blocks if file.vital else self.warns
             yield say(node.name, f"{file.path} is missing", "correct spec.paths, or put it there")
@@ -230,7 +233,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-class SameCertificates(_OnFiles):
+class SameCertificates(OnFiles):
     """The CAs and the service account key are the same on all hosts."""
 
     order = 56
@@ -238,7 +241,7 @@ class SameCertificates(_OnFiles):
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """A restore does not mend what differs, and much of it would break the restored cluster."""
         sums: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for node, seen in _all_seen(plan, answers):
+        for node, seen in all_seen(plan, answers):
             for name, path in _same(node).items():
                 if seen.sum(path):
                     sums[name][seen.sum(path)].append(node.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, heard, places
-from runbook.checks.words import ask, is_node, on, script
+from runbook.checks.words import ask, is_node, listed, on, script
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Target
 
@@ -54,6 +54,37 @@ class Runtime(Check):
                 yield self.blocks(node.name, saw, do)
             else:
                 yield self.ok(node.name, f"{sum(c.running for c in found)} containers run")
+
+
+class KubeletObeys(Check):
+    """The kubelets will stop pods when their manifests go."""
+
+    order = 37
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """The question of :class:`Runtime`, which is put once."""
+        return [ask("crictl", "ps", "-a", "-o", "json")] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """One that was started while no API server ran deletes no pod before it has seen one (kubelet's sources)."""
+        serving, read = [], False
+        for node, (result,) in heard(answers, plan.nodes):
+            try:
+                found = parse.containers(result.out) if result.ok else ()
+            except parse.ParseError:
+                continue
+            read = read or result.ok
+            if any(c.running and c.name == "kube-apiserver" for c in found):
+                serving.append(node.name)
+        if serving:
+            yield self.ok("", f"an API server runs on {listed(serving)}, which the kubelets can have seen")
+        elif read:
+            saw = "no API server runs anywhere: a kubelet that was started since then may refuse to stop pods"
+            do = (
+                "nothing to do: what a kubelet does not stop within timeouts.stop is stopped through the runtime; "
+                "do not restart a kubelet meanwhile"
+            )
+            yield self.warns("", saw, do)
 
 
 OWNER = r"""

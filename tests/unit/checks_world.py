@@ -27,11 +27,15 @@ from runbook.checks import (
     Severity,
     certificates,
     disk,
+    distribution,
     etcd,
+    jobs,
     kubelets,
     locks,
     manifests,
     mounts,
+    neighbours,
+    ownership,
     peers,
     places,
     reach,
@@ -164,18 +168,27 @@ def pods_json(edit: Callable[[list[Any]], object] | None = None) -> str:
 
 
 @functools.cache
-def certificate(names: str = "", days: float = 300, started: float = 1) -> str:
-    """A certificate, as PEM, that has so many days left; ``names`` as openssl shows SANs. The same each time."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "m1")])
+def _key(of: str) -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@functools.cache
+def certificate(names: str = "", days: float = 300, started: float = 1, by: str = "ca") -> str:
+    """A certificate, as PEM, that has so many days left; ``names`` as openssl shows SANs. The same each time.
+
+    Without names it is the CA's own, else the CA ``by`` has signed it.
+    """
+    key = _key(names or by)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "m1" if names else by)])
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, by)])
     now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer).public_key(key.public_key())
     builder = builder.not_valid_before(now - timedelta(days=started)).not_valid_after(now + timedelta(days=days))
     pairs = [n.split(":", 1) for n in names.split(", ") if n]
     sans = [x509.DNSName(v) if k == "DNS" else x509.IPAddress(ipaddress.ip_address(v)) for k, v in pairs]
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-    signed = builder.serial_number(7).sign(key, hashes.SHA256())
+    signed = builder.serial_number(7).sign(_key(by), hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -212,13 +225,22 @@ def healthy(n: Target, command: Command) -> Result:
 
 
 def _script(n: Target, text: str) -> str:
-    silent = (tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER, reach.RESOLVE, peers.LOOK)
+    silent = (tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER, reach.RESOLVE, peers.LOOK, jobs.LOOK)
     if text in silent:
         return ""
     if text == manifests.READ:
         return framed(four(n.node))
     if text == certificates.READ:
         return certificates_text(n.node)
+    if text == distribution.LOOK:
+        return "pod etcd\npod kube-apiserver\n"
+    if text == neighbours.REACH:
+        others = [o.peer_urls[0].removeprefix("https://").split(":") for o in n.plan.nodes if o.name != n.name]
+        return "".join(f"0 {host} {port} \n" for host, port in others)
+    if text == neighbours.SERVER:
+        return f"https://{n.node.peer_urls[0].removeprefix('https://').removesuffix(':2380')}:6443\n" * 2
+    if text == ownership.LOOK:
+        return "owner 0 0 700\nmember 0 0 700\n"
     if text == disk.ROOM:
         room = "66305 4096 2621440 2000000 655360 600000\n"
         return room * (3 if n.node.paths.wal_dir else 2)
@@ -234,11 +256,19 @@ def _script(n: Target, text: str) -> str:
     return "own check\n"
 
 
+def crictl_ps(api_server: str = "CONTAINER_RUNNING") -> str:
+    """The containers of the sample, and an API server's."""
+    value = json.loads(sample("crictl-ps.json"))
+    own = json.loads(json.dumps(value["containers"][0]).replace('"etcd"', '"kube-apiserver"'))
+    value["containers"].append({**own, "id": "f" * 64, "state": api_server})
+    return json.dumps(value)
+
+
 def _program(n: Target, words: tuple[str, ...]) -> str | None:
     fixed = {
         ("id", "-u"): "0\n",
         ("systemctl", "is-active", "kubelet"): sample("systemd-252-active.txt"),
-        ("crictl", "ps", "-a", "-o", "json"): sample("crictl-ps.json"),
+        ("crictl", "ps", "-a", "-o", "json"): crictl_ps(),
     }
     if words in fixed:
         return fixed[words]

@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from runbook.checks import Severity, all_checks, certificates, locks, manifests, mounts, peers, reach, tools
+from runbook.checks import (
+    Severity,
+    all_checks,
+    certificates,
+    distribution,
+    jobs,
+    locks,
+    manifests,
+    mounts,
+    neighbours,
+    ownership,
+    peers,
+    reach,
+    tools,
+)
 from runbook.checks import snapshot as snapshot_check
 from runbook.plan import Plan
 from runbook.step import Command, Result, Target
@@ -34,6 +48,7 @@ from tests.unit.checks_world import (
     bad,
     bumped,
     certificate,
+    crictl_ps,
     findings,
     manifest,
     member_json,
@@ -62,11 +77,85 @@ class Case:
     do: str = ""
 
 
+def unreachable(text: str) -> Change:
+    """What m2 says of m3's peer port."""
+    return where(neighbours.REACH, says(f"0 10.0.1.10 2380 \n{text}\n"))
+
+
 OTHER_RUN = json.dumps({"run": "prod-20260401t000000z-ffff", "holder": "ada@desk", "since": "2026-04-01T00:00:00Z"})
 
 CASES = {
     "sudo": Case("Reachable", where("id", says("", 1, "sudo: a password is required")), "as root", do="sudo -n"),
     "not root": Case("Reachable", where("id", says("1000\n")), "user id 1000", do="NOPASSWD"),
+    "a host of EKS": Case(
+        "Distribution", where(distribution.LOOK, says("sign /etc/eks\n")), "a host of EKS", do="the provider's means"
+    ),
+    "a host of GKE": Case("Distribution", where(distribution.LOOK, says("sign /etc/srv/kubernetes\n")), "of GKE"),
+    "a host of AKS": Case("Distribution", where(distribution.LOOK, says("sign /etc/kubernetes/azure.json\n")), "AKS"),
+    "a host of RKE2": Case(
+        "Distribution", where(distribution.LOOK, says("sign /etc/rancher/rke2\n")), "of RKE2", do="rke2 server"
+    ),
+    "etcd as a service": Case("Distribution", where(distribution.LOOK, says("service etcd\n")), "service of systemd"),
+    "an external etcd": Case(
+        "Distribution", where(distribution.LOOK, says("pod kube-apiserver\n")), "an external one", do="its own hosts"
+    ),
+    "a restore by hand": Case("OtherJobs", where(jobs.LOOK, says("restore 4711\n")), "process 4711", do="ps -fp 4711"),
+    "a backup": Case("OtherJobs", where(jobs.LOOK, says("save 1\nsave 2\n")), "a backup is taken", WARNS, do="1,2"),
+    "a port that is filtered": Case(
+        "PeerPorts",
+        unreachable("124 10.0.1.12 2380 "),
+        "m3 at 10.0.1.12:2380 (no answer in 3 s)",
+        do="nc -vz 10.0.1.12",
+    ),
+    "no way to a port": Case(
+        "PeerPorts",
+        unreachable("1 10.0.1.12 2380 bash: line 1: /dev/tcp/10.0.1.12/2380: No route to host"),
+        "(No route to host)",
+    ),
+    "a port that was not tried": Case("PeerPorts", unreachable(""), "m3 at 10.0.1.12:2380"),
+    "a load balancer": Case(
+        "ApiAddress",
+        where(neighbours.SERVER, says("https://api.internal:6443\n")),
+        "m2 reach the API through https://api.internal:6443",
+        WARNS,
+        host="",
+        do="kube-vip",
+    ),
+    "no API server anywhere": Case(
+        "KubeletObeys",
+        where("crictl", says(crictl_ps("CONTAINER_EXITED")), on=""),
+        "no API server runs anywhere",
+        WARNS,
+        host="",
+        do="timeouts.stop",
+    ),
+    "another owner": Case(
+        "Ownership",
+        etcd_yaml("  securityContext:\n", "  securityContext:\n    runAsUser: 2379\n"),
+        "runs etcd as user 2379, /var/lib/etcd belongs to 0",
+        WARNS,
+        do="2379:2379",
+    ),
+    "others may read": Case(
+        "Ownership",
+        where(ownership.LOOK, says("owner 0 0 755\nmember 0 0 700\n")),
+        "the mode 755",
+        WARNS,
+        do="chmod 700",
+    ),
+    "no chcon": Case(
+        "Ownership",
+        where(ownership.LOOK, says("owner 0 0 700\nlabel system_u:object_r:container_file_t:s0\nno-chcon\n")),
+        "there is no chcon",
+    ),
+    "a certificate of another CA": Case(
+        "Chain",
+        certs({"peer.crt": certificate("DNS:localhost, DNS:m2, IP Address:10.0.1.11, IP Address:127.0.0.1", by="x")}),
+        "peer.crt was not signed by /etc/kubernetes/pki/etcd/ca.crt",
+    ),
+    "an API server's certificate of another CA": Case(
+        "Chain", certs({"apiserver.crt": certificate("DNS:other", by="x")}), "apiserver.crt was not signed", WARNS
+    ),
     "clock behind": Case(
         "Clocks", where("date", lambda _n, r: Result(0, str(float(r.out) - 3))), "behind", WARNS, do="timedatectl"
     ),
@@ -464,11 +553,20 @@ def test_one_thing_wrong_is_told_by_its_check_alone(name: str) -> None:
 
 ALSO: dict[str, tuple[str, ...]] = {
     # What else must speak, because the one fact means two things.
-    "names": ("EtcdManifest", "Certificates"),
+    "names": ("EtcdManifest", "Certificates", "PeerPorts"),
+    "another etcd CA": ("Chain",),
+    "another CA": ("Chain",),
     "no etcdutl help": ("EtcdTools",),
     "no version": ("Bump",),
     "two clusters": ("EtcdVersion", "Bump"),
 }
+
+
+def test_a_refused_port_is_an_answer_and_a_dead_hosts_is_not_asked_for() -> None:
+    refused = "1 10.0.1.12 2380 bash: connect: Connection refused"
+    assert not [f for f in bad(findings(unreachable(refused))) if f.check == "PeerPorts"]
+    silent = findings(unreachable("124 10.0.1.12 2380 "), silent=["m3"])
+    assert not [f for f in bad(silent) if f.check == "PeerPorts"]
 
 
 def test_every_first_check_has_a_case_in_which_it_speaks() -> None:

@@ -1,0 +1,124 @@
+"""Do the hosts reach each other where etcd's members will, and what do clients come through?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks.words import is_node, listed, on, script
+from runbook.plan import Node, Plan
+from runbook.step import Binding, Command, Target
+
+PATIENCE = 3
+"""Seconds for a connection between two hosts of one control plane."""
+
+REACH = r"""
+command -v bash > /dev/null || { echo none; exit 0; }
+patience=$1
+shift
+while [ $# -gt 1 ]; do
+  {
+    said=$(timeout "$patience" bash -c 'exec 3<> "/dev/tcp/$0/$1"' "$1" "$2" 2>&1)
+    code=$?
+    printf '%s %s %s %s\n' "$code" "$1" "$2" "$(printf '%s' "$said" | tail -n 1 | tr '\n' ' ')"
+  } &
+  shift 2
+done
+wait
+"""
+"""Patience, then host and port in turns. Of each: bash's exit code (124: no answer in time), host, port, its words."""
+
+
+def _peers(node: Node) -> list[tuple[str, str]]:
+    parts = [urlsplit(url) for url in node.peer_urls]
+    return [(p.hostname or "", str(p.port or 2380)) for p in parts]
+
+
+class PeerPorts(Check):
+    """The hosts reach each other's peer ports."""
+
+    order = 21
+
+    def applies(self, plan: Plan) -> bool:
+        """One node has no peers."""
+        return len(plan.nodes) > 1
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """All at once; an etcd that is not there refuses, and that is an answer too."""
+        if not is_node(n):
+            return ()
+        words = [word for other in n.plan.nodes if other.name != n.name for pair in _peers(other) for word in pair]
+        return [script(REACH, str(PATIENCE), *words)]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """Only between hosts that both answer: of a dead one everybody knows."""
+        living = [node for node, _ in heard(answers, plan.nodes)]
+        for node, (result,) in heard(answers, plan.nodes):
+            if result.out.strip() == "none":
+                yield self.ok(node.name, "not tried: there is no bash")
+                continue
+            said = {
+                tuple(words[1:3]): words for line in result.out.splitlines() if len(words := line.split(" ", 3)) > 2
+            }
+            others = [(other.name, pair) for other in living if other.name != node.name for pair in _peers(other)]
+            lost = [(name, pair) for name, pair in others if not _answered(said.get(pair))]
+            if lost:
+                shown = listed(f"{name} at {':'.join(pair)} ({_why(said.get(pair))})" for name, pair in lost)
+                do = f"open the port in the firewalls between the hosts; try: {on(node, 'nc', '-vz', *lost[0][1])}"
+                yield self.blocks(node.name, f"cannot reach {shown}: the members would not meet", do)
+            else:
+                yield self.ok(node.name, f"reaches {listed(n.name for n in living if n.name != node.name) or 'nobody'}")
+
+
+def _answered(words: list[str] | None) -> bool:
+    return words is not None and (words[0] == "0" or "refused" in words[-1])
+
+
+def _why(words: list[str] | None) -> str:
+    if words is None or words[0] == "124":
+        return f"no answer in {PATIENCE} s"
+    return words[-1].rpartition(": ")[2].strip() if len(words) > 3 else f"exit code {words[0]}"
+
+
+SERVER = r"""
+for f in "$@"; do
+  [ -r "$f" ] && sed -n 's/^ *server: *//p' "$f" | tr -d "\"'"
+done
+:
+"""
+
+
+class ApiAddress(Check):
+    """What clients reach the API through does not hang on the cluster itself."""
+
+    order = 33
+
+    def asks(self, n: Target) -> Sequence[Command]:
+        """The kubelet's way to the API, and the administrator's."""
+        return [script(SERVER, "/etc/kubernetes/kubelet.conf", n.node.paths.kubeconfig)] if is_node(n) else ()
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """A virtual IP or load balancer is down with the API, and some of them need it to come back."""
+        own = {"localhost", "127.0.0.1", "::1"}
+        for place in places(plan):
+            own |= {place.name, place.host}
+        for node in plan.nodes:
+            own |= {urlsplit(u).hostname or "" for u in (*node.peer_urls, *node.client_urls)}
+        fronts: dict[str, list[str]] = {}
+        read = False
+        for node, (result,) in heard(answers, plan.nodes):
+            servers = result.out.split()
+            read = read or bool(servers)
+            for server in dict.fromkeys(servers):
+                if (urlsplit(server).hostname or server) not in own:
+                    fronts.setdefault(server, []).append(node.name)
+        for server, hosts in fronts.items():
+            saw = f"clients on {listed(hosts)} reach the API through {server}: a virtual IP or a load balancer"
+            do = (
+                "it is down during the outage; afterwards see that it leads to all API servers again "
+                "(one that takes its leader from the API itself, such as kube-vip, needs the API to come back)"
+            )
+            yield self.warns("", saw, do)
+        if read and not fronts:
+            yield self.ok("", "the hosts' own addresses, and nothing in front of them")
