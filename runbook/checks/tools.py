@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from runbook import kube, parse
 from runbook.checks import Answers, Check, Finding, heard, places
 from runbook.checks.words import ask, is_node, listed, on, script
+from runbook.etcdversions import BUMP_SINCE, Version, better, dots, faults
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Result, Target
 
@@ -168,7 +169,7 @@ class EtcdTools(Check):
         if len(lacks) == len(wanted):
             return self.blocks(host, f"`etcdutl snapshot restore --help` says: {restore.tail()}", do)
         if lacks:
-            old = " (etcdutl has them since 3.5.10)" if plan.cluster.bump_revision else ""
+            old = f" (etcdutl has them since {dots(BUMP_SINCE)})" if plan.cluster.bump_revision else ""
             return self.blocks(host, f"etcdutl snapshot restore has no {listed(lacks)}{old}", do)
         if "--rev" not in hashkv.out + hashkv.err:
             return self.blocks(host, f"etcdctl endpoint hashkv has no --rev: {hashkv.tail()}", do)
@@ -176,18 +177,6 @@ class EtcdTools(Check):
             advice = "try it on the host; an ETCDCTL_… variable in root's environment is one reason"
             return self.blocks(host, f"etcdctl fails: {version.tail()}", advice)
         return self.ok(host, "etcdutl and etcdctl have all options")
-
-
-_BAD = (
-    ((3, 5, 0), (3, 5, 2), "data may become inconsistent after a crash"),
-    ((3, 5, 0), (3, 5, 5), "a crash during defragmentation corrupts data"),
-    ((3, 5, 0), (3, 5, 22), "a snapshot applied during defragmentation corrupts data"),
-    ((3, 6, 0), (3, 6, 4), "a snapshot applied during defragmentation corrupts data"),
-    ((3, 5, 20), (3, 5, 23), "a learner's promotion may be lost"),
-)
-"""From etcd's changelogs: first and last version, and what is wrong with them."""
-
-Version = tuple[int, int, int]
 
 
 class EtcdVersion(Check):
@@ -227,26 +216,19 @@ class EtcdVersion(Check):
             yield self._one(node, server, tools, "" if asked else " by its manifest's image")
         running = told or guessed  # an image's tag may be older than the program in it
         if len(set(running.values())) > 1:
-            shown = listed(f"{host} {_dots(v)}" for host, v in running.items())
+            shown = listed(f"{host} {dots(v)}" for host, v in running.items())
             yield self.warns("", f"the hosts run different versions of etcd: {shown}", "finish the upgrade afterwards")
 
     def _one(self, node: Node, server: Version, tools: Sequence[Version], how: str) -> Finding:
         other = [t for t in tools if t[:2] != server[:2]]
         if other:
-            saw = f"the tools are {listed(sorted(set(map(_dots, other))))}, etcd is {_dots(server)}{how}"
+            saw = f"the tools are {listed(sorted(set(map(dots, other))))}, etcd is {dots(server)}{how}"
             do = f"bring etcdctl and etcdutl {server[0]}.{server[1]}: spec.tools.upload"
             return self.blocks(node.name, saw, do)
-        bad = dict.fromkeys(why for first, last, why in _BAD for v in (server, *tools) if first <= v <= last)
-        if bad:
-            newest = "3.6.5 or later" if server[1] >= 6 else "3.5.24 or later"
-            return self.warns(
-                node.name, f"etcd {_dots(server)}{how}: {'; '.join(bad)}", f"afterwards upgrade to {newest}"
-            )
-        return self.ok(node.name, f"etcd and its tools are {server[0]}.{server[1]} (etcd {_dots(server)}{how})")
-
-
-def _dots(version: Version) -> str:
-    return ".".join(map(str, version))
+        if bad := faults(server, *tools):
+            saw = f"etcd {dots(server)}{how}: {'; '.join(bad)}"
+            return self.warns(node.name, saw, f"afterwards upgrade to {better(server)}")
+        return self.ok(node.name, f"etcd and its tools are {server[0]}.{server[1]} (etcd {dots(server)}{how})")
 
 
 def _tool_version(result: Result) -> Version | None:

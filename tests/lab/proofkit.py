@@ -155,7 +155,9 @@ etcdutl snapshot restore "$@" --data-dir {DATA}/.new 2> /root/restore.log || {{ 
 mv -T {DATA}/.new/member {DATA}/member
 rmdir {DATA}/.new
 """
-UNCHECKED = "s/initial-corrupt-check=true/initial-corrupt-check=false/; s/InitialCorruptCheck=true/InitialCorruptCheck=false/"
+UNCHECKED = (
+    "s/initial-corrupt-check=true/initial-corrupt-check=false/; s/InitialCorruptCheck=true/InitialCorruptCheck=false/"
+)
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
