@@ -26,6 +26,7 @@ demo: setup tools
 	$(BIN)/python tests/demo.py
 
 test: setup tools lint
+	if command -v go > /dev/null; then $(BIN)/python -m runbook.lab.etcdbuild; fi
 	sh tests/all.sh $(BIN)
 
 lint: setup

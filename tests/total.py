@@ -1,4 +1,4 @@
-"""The sum of several sessions of pytest in one last line, as pytest itself would say it.
+"""The sum of several sessions of pytest in one plain last line: N passed, N failed, N skipped.
 
 ``python -m tests.total DIRECTORY``: of all result files (``--junitxml``) there. Exits with 1 where a test failed, or
 where none ran at all.
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 
 def counted(directory: Path) -> Counter[str]:
-    """How many tests passed, failed, could not be run, were skipped; ``seconds`` is that of all sessions together."""
+    """How many tests passed, failed, could not be run, were skipped."""
     found: Counter[str] = Counter()
     for path in directory.glob("*.xml"):
         for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314 - pytest's own file
@@ -22,14 +22,12 @@ def counted(directory: Path) -> Counter[str]:
             found["errors"] += told["errors"]
             found["skipped"] += told["skipped"]
             found["passed"] += told["tests"] - told["failures"] - told["errors"] - told["skipped"]
-            found["seconds"] += round(float(suite.get("time", 0)))
     return found
 
 
 def line(found: Counter[str]) -> str:
-    """Pytest's last line."""
-    words = [f"{found[kind]} {kind}" for kind in ("failed", "passed", "skipped", "errors") if found[kind]]
-    return f" {', '.join(words) or 'no tests ran'} in {found['seconds']}s ".center(80, "=")
+    """One line; what could not be run has failed."""
+    return f"{found['passed']} passed, {found['failed'] + found['errors']} failed, {found['skipped']} skipped"
 
 
 def main() -> None:
