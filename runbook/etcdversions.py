@@ -6,8 +6,8 @@
   only etcdutl is asked.
 * ``etcdutl snapshot status -w json`` has a ``version`` in 3.6 (``parse.SnapshotStatus``). Its ``totalKey`` counts every
   entry of every bucket in 3.5, and living keys in 3.6: it is compared with 0 and with nothing else.
-* ``etcdctl endpoint hashkv -w json`` has a ``hash_revision`` in 3.6 (``parse.HashKV``). ``etcdutl hashkv`` is 3.6's, and
-  opens the file for writing: never used.
+* ``etcdctl endpoint hashkv -w json`` has a ``hash_revision`` in 3.6 (``parse.HashKV``). ``etcdutl hashkv`` is 3.6's,
+  and opens the file for writing: never used.
 * ``etcdctl endpoint status -w json`` knows more in 3.6 (quota, downgrade): what we do not need is not read.
 * kubeadm's etcd.yaml has ``--experimental-initial-corrupt-check=true`` for 3.5 and
   ``--feature-gates=InitialCorruptCheck=true`` for 3.6: no step reads it, and the lab writes each series' own.
