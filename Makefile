@@ -18,7 +18,7 @@ help:
 	@echo "make lab-test-3.6  the tests on the lab, with that etcd"
 	@echo "make sweep   the whole crash sweep on the fake: every moment, every kind of accident (an hour)"
 	@echo "make bench   the figures, measured on this machine"
-	@echo "make docs    draw the state tables into the README"
+	@echo "make docs    draw the state tables into the README, write docs/checks.md"
 	@echo "make lock    renew the locked versions in constraints.txt"
 	@echo "make clean   remove the virtual environment and the caches of the tools"
 
@@ -59,6 +59,7 @@ bench: setup tools
 
 docs: setup
 	$(BIN)/python -m runbook.lifecycle README.md
+	$(BIN)/python -m runbook.checkdocs docs/checks.md
 
 setup: $(READY)
 

@@ -59,6 +59,8 @@ class Check(ABC):
     """One check. The first line of the docstring is its title in every table."""
 
     group: ClassVar[str] = "preflight"
+    severity: ClassVar[Severity] = Severity.BLOCKS
+    """The worst that it may say of a host; warnings are all checks' to give."""
     order: ClassVar[int] = 50
     """Where it stands in the table; connection and tools come first."""
     round: ClassVar[int] = 2

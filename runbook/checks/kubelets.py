@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from runbook import parse
-from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks import Answers, Check, Finding, Severity, heard, places
 from runbook.checks.words import ask, is_node, listed, on, script
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Target
@@ -59,7 +59,7 @@ class Runtime(Check):
 class KubeletObeys(Check):
     """The kubelets will stop pods when their manifests go."""
 
-    order = 37
+    severity, order = Severity.WARNS, 37
 
     def asks(self, n: Target) -> Sequence[Command]:
         """The question of :class:`Runtime`, which is put once."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from runbook.checks import Answers, Check, Finding, heard
+from runbook.checks import Answers, Check, Finding, Severity, heard
 from runbook.checks.words import is_node, on, script
 from runbook.held import adoption
 from runbook.plan import Node, Plan
@@ -79,6 +79,7 @@ def holder(text: str) -> Holder | None:
 class Locks(Check):
     """No other run holds a host."""
 
+    severity = Severity.HELD
     order = 5
 
     def asks(self, n: Target) -> Sequence[Command]:

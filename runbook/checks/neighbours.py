@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks import Answers, Check, Finding, Severity, heard, places
 from runbook.checks.words import is_node, listed, on, script
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Target
@@ -92,7 +92,7 @@ done
 class ApiAddress(Check):
     """What clients reach the API through does not hang on the cluster itself."""
 
-    order = 33
+    severity, order = Severity.WARNS, 33
 
     def asks(self, n: Target) -> Sequence[Command]:
         """The kubelet's way to the API, and the administrator's."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from runbook.checks import Answers, Check, Finding, heard, places
+from runbook.checks import Answers, Check, Finding, Severity, heard, places
 from runbook.checks.words import ask, is_node, listed, on, script
 from runbook.plan import Node, Plan, Worker
 from runbook.step import Binding, Command, Result, Target
@@ -100,7 +100,7 @@ class StillReachable(Check):
 class Clocks(Check):
     """The hosts' clocks agree with this machine's within a second."""
 
-    order, round = 15, 1
+    severity, order, round = Severity.WARNS, 15, 1
     limit = 1.0
 
     def asks(self, n: Target) -> Sequence[Command]:

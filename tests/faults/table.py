@@ -21,7 +21,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
-SESSIONS, BESIDE = 3, 2
+SESSIONS, BESIDE = 3, 3
 """A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs; CI's rows run
 beside the other tests on the lab."""
 COLUMNS = ("row", "where", "outcome", "seconds")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook import checkdocs
 from runbook.checks import (
     Severity,
     all_checks,
@@ -567,6 +568,22 @@ def test_a_refused_port_is_an_answer_and_a_dead_hosts_is_not_asked_for() -> None
     assert not [f for f in bad(findings(unreachable(refused))) if f.check == "PeerPorts"]
     silent = findings(unreachable("124 10.0.1.12 2380 "), silent=["m3"])
     assert not [f for f in bad(silent) if f.check == "PeerPorts"]
+
+
+def test_a_check_says_nothing_worse_than_it_claims() -> None:
+    worst = {c.id(): c.severity for c in all_checks("preflight")}
+    scale = [Severity.OK, WARNS, BLOCKS, HELD]
+    for case in CASES.values():
+        assert scale.index(case.severity) <= scale.index(worst[case.check]), case.check
+    warned = {c for c, severity in worst.items() if severity is WARNS}
+    assert not warned & {case.check for case in CASES.values() if case.severity is not WARNS}
+    said = {case.check for case in CASES.values() if case.severity is BLOCKS}
+    assert {c for c, severity in worst.items() if severity is BLOCKS} <= said | {"SnapshotWhole"}
+
+
+def test_the_page_about_the_checks_is_in_step() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
+    assert page == checkdocs.page(), "run: make docs"
 
 
 def test_every_first_check_has_a_case_in_which_it_speaks() -> None:
