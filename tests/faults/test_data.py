@@ -82,11 +82,37 @@ def test_a_staged_snapshot_is_replaced(row: Row) -> None:
     row.untouched()
 
 
+REPLACED = """#!/bin/sh
+# somebody copies another snapshot over the staged one, in the moment before etcdutl reads it
+case "$*" in *"snapshot restore --help"*) exec REAL "$@" ;; esac
+if [ "$1 $2" = "snapshot restore" ]; then cp /root/other.db "$3"; fi
+exec REAL "$@"
+"""
+
+
+@pytest.mark.third
+def test_a_snapshot_is_replaced_as_it_is_restored(row: Row) -> None:
+    """The staged snapshot is replaced by another whole one | on one host, just before etcdutl reads it."""
+    other, place = row.lab.snapshot(row.home / "other.db"), "/usr/local/sbin/etcdutl"
+    row.lab.exec_bytes("m2", ["sh", "-c", "umask 077; cat > /root/other.db"], other.read_bytes())
+    real = row.sh("m2", "command -v etcdutl").strip()
+    row.later(lambda: row.sh("m2", f"rm -f {place} /root/other.db"))
+    row.lab.exec("m2", ["sh", "-c", f"cat > {place} && chmod 755 {place}"], REPLACED.replace("REAL", real), check=True)
+    said = row.runbook("run", row.plan, "--yes", code=3)
+    assert "m2" in said.stderr
+    assert "the snapshot was replaced before it was restored" in said.stderr
+    assert not begun(row, "StopControllers")
+    for host in ("m1", "m2", "m3"):
+        assert not row.sh(host, f"ls -d {DATA}/.*.rest* /var/lib/etcd-runbook* 2>/dev/null || :")
+    row.untouched()
+
+
 def test_the_data_disk_fills_up(fresh: Fresh) -> None:
     """The data disk is full | on one host, while restoring beside the data."""
 
     def fill() -> None:
-        row.sh("m2", "fallocate -l $(( $(stat -f -c '%a * %S' /var/lib) - 16777216 )) /var/lib/filler")
+        take = "fallocate -l $(( $(stat -f -c '%a * %S' /var/lib) - 16777216 )) /var/lib/filler"
+        row.sh("m2", f"{take} || {take} || {take}")  # the restore takes some of it meanwhile
 
     row = fresh(disk="900m")
     said = row.during(("run", row.plan, "--yes"), begins("RestoreAside", "m2"), fill, code=3)

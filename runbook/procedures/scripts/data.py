@@ -19,6 +19,16 @@ if [ -n "$wal" ]; then
   rm -rf -- "$wal/.$run.restoring" "$wal/.$run.restoring.tmp" "$wal/.$run.restored"
 fi
 "$@"
+snapshot=$dir/snapshot.db
+boot=$(cat -- /proc/sys/kernel/random/boot_id 2>/dev/null || :)
+is=$(stat -c '%i %s %y %z' -- "$snapshot")
+if [ -z "$boot" ] || [ "$(cat -- "$snapshot.proven" 2>/dev/null || :)" != "$sha256 $boot $is" ]; then
+  sum=$(openssl dgst -sha256 -r -- "$snapshot" 2>/dev/null || sha256sum -- "$snapshot")
+  if [ "$sum" != "$sha256 *$snapshot" ] && [ "$sum" != "$sha256  $snapshot" ]; then
+    echo "the snapshot was replaced before it was restored: its sha256 is not $sha256, but $sum" >&2
+    exit 1
+  fi
+fi
 for place in "$data" "$wal"; do
   if [ -n "$place" ]; then
     mv -T -- "$place/.$run.restoring" "$place/.$run.restored"
@@ -48,6 +58,7 @@ sync -- "$dir"
 """
 """run dir, data, wal or "", run, sha256, owner or ``keep``, etcdutl's words.
 
+What was read is proven after it was read: another whole snapshot may have taken its place since it was last looked at.
 What an attempt left would block the next, so it goes, the marker first. Renamed only after etcdutl ended with 0:
 killed, it leaves the other name (and for a WAL etcd's own beside it, ``.tmp``). Owner, mode and label are the old
 member's; where there is none, its parent's. The marker is written last: it alone says that the restore was whole.
