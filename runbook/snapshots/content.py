@@ -23,7 +23,8 @@ from typing import Any
 from runbook.snapshots.bolt import Database, NotBolt
 from runbook.snapshots.protobuf import renewed, value_at, varint
 
-REGISTRY = b"/registry/"
+DAMAGED = 3
+"""The reading process's exit code where the file is no database, or a damaged one."""
 _MOST = 600_000
 """Hashes remembered in one pass: some 40 MB."""
 _KINDS = 2000
@@ -111,7 +112,7 @@ def kind_of(key: bytes) -> str:
 
     ``/registry/pods/NAMESPACE/NAME`` is ``pods``, ``/registry/GROUP/certificates/…`` ``certificates.GROUP``.
     """
-    return _named(_place(key))
+    return named(_place(key).decode("ascii", "replace"))
 
 
 def _place(key: bytes) -> bytes:
@@ -125,11 +126,11 @@ def _place(key: bytes) -> bytes:
     return first
 
 
-def _named(place: bytes) -> str:
-    text = place.decode("ascii", "replace")
-    if text in _FORMER:
-        return _FORMER[text]
-    group, slash, resource = text.partition("/")
+def named(place: str) -> str:
+    """The kind that lies at this place below ``/registry``: ``pods``, or ``GROUP/certificates``."""
+    if place in _FORMER:
+        return _FORMER[place]
+    group, slash, resource = place.partition("/")
     return f"{resource}.{group}" if slash else group or "other"
 
 
@@ -162,8 +163,8 @@ def _content(database: Database, wanted: frozenset[bytes], before: tuple[int, ..
     found = _tally(database, compacted, wanted)
     kinds: Counter[str] = Counter()
     for place, count in found.places.items():
-        kinds[_named(place)] += count
-    encrypted = sorted((p, k, _named(place), n) for (p, k, place), n in found.encrypted.items())
+        kinds[named(_text(place))] += count
+    encrypted = sorted((p, k, named(_text(place)), n) for (p, k, place), n in found.encrypted.items())
     try:
         voters = tuple(f"{v:x}" for v in json.loads(database.value(b"meta", b"confState", 1 << 16) or b"{}")["voters"])
     except (ValueError, KeyError, TypeError):
@@ -320,9 +321,10 @@ def main() -> None:
     try:
         print(read(Path(what["path"]), what["wanted"]).json())
     except (NotBolt, Changed) as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(DAMAGED)
     except OSError as error:
-        sys.exit(f"cannot be read: {error.strerror}")
+        sys.exit(error.strerror)
 
 
 if __name__ == "__main__":

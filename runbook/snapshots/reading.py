@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import Content, touched
+from runbook.snapshots.content import DAMAGED, Content, touched
 
 LONGEST = 600.0
 """Seconds for the largest snapshot that etcd allows, on a slow disk."""
@@ -64,8 +64,11 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
         check=False,
         env={**os.environ, "PYTHONPATH": paths},
     )
+    said = done.stderr.strip().rpartition("\n")[2][:500]
+    if done.returncode == DAMAGED:
+        raise NotBolt(said)
     if done.returncode:
-        raise NotBolt(done.stderr.strip().rpartition("\n")[2][:500] or f"could not be read (exit {done.returncode})")
+        raise OSError(f"{said or 'the reading process died'} (exit {done.returncode})")
     content = Content.from_json(done.stdout)
     if content.touched != before:
         raise NotBolt("was written to, or replaced, while it was read")
