@@ -50,7 +50,7 @@ class Meta:
         return self.page_size * self.pages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Page:
     """A page, by the offset of its header. An inline page has no number and ends where its value ends."""
 
@@ -114,43 +114,54 @@ class Database:
             NotBolt: the tree is damaged, or turns in a circle.
         """
         root = self._bucket(bucket)
-        stack = [(root, 0)] if root else []
+        stack: list[tuple[_Page | int, int]] = [(root, 0)] if root else []
         seen = 0
         while stack:
-            page, depth = stack.pop()
+            number, depth = stack.pop()
+            page, data = self._whole(number) if isinstance(number, int) else (number, b"")
             seen += 1
             if depth > _DEEPEST or seen > self.meta.pages:
                 raise NotBolt(f"is more than {_DEEPEST} pages deep, or turns in a circle")
             if page.flags == _LEAF_PAGE:
-                yield from self._leaf(page, head)
+                yield from self._leaf(page, data, head)
             else:
-                table = self._table(page)
-                stack += [(self._page(below), depth + 1) for _, _, below in _ELEMENT.iter_unpack(table)]
+                table = self._table(page, data)
+                stack += [(below, depth + 1) for _, _, below in _ELEMENT.iter_unpack(table)]
 
-    def _table(self, page: _Page) -> bytes:
+    def _whole(self, number: int) -> tuple[_Page, bytes]:
+        """A page and all that it holds, in one reading of the file; b"" where it is a long one."""
+        page_size = self.meta.page_size
+        if not 2 <= number < self.meta.pages:
+            return self._page(number), b""
+        data = self._read(number * page_size, page_size)
+        claims, flags, count, overflow = _HEADER.unpack_from(data)
+        if claims != number or overflow or flags != _LEAF_PAGE:
+            return self._page(number), b""
+        return _Page(number * page_size, flags, count, (number + 1) * page_size), data
+
+    def _table(self, page: _Page, data: bytes) -> bytes:
         """The elements of a page: all that stands between its header and its first key."""
         length = page.count * _LEAF.size
         if page.offset + _HEADER.size + length > page.end:
             raise NotBolt(f"has more elements at byte {page.offset} than the page has room for")
-        return self._read(page.offset + _HEADER.size, length)
+        start = _HEADER.size
+        return data[start : start + length] if data else self._read(page.offset + start, length)
 
-    def _leaf(self, page: _Page, head: int) -> Iterator[tuple[bytes, bytes, int, int]]:
+    def _leaf(self, page: _Page, data: bytes, head: int) -> Iterator[tuple[bytes, bytes, int, int]]:
         """One leaf, backwards. This is the inner loop: most of the time that a snapshot takes is spent here."""
         length = page.end - page.offset
-        whole = length <= _WHOLE * self.meta.page_size
-        data = self._read(page.offset, length) if whole else b""
-        table = data[_HEADER.size : _HEADER.size + page.count * _LEAF.size] if whole else self._table(page)
-        if len(table) != page.count * _LEAF.size:
-            raise NotBolt(f"has more elements at byte {page.offset} than the page has room for")
+        if not data and length <= _WHOLE * self.meta.page_size:
+            data = self._read(page.offset, length)
+        table = self._table(page, data)
         at = _HEADER.size + len(table)
         for _, pos, size, value in reversed(list(_LEAF.iter_unpack(table))):
             at -= _LEAF.size
             start = at + pos + size
             if start + value > length:
                 raise NotBolt(f"has a value at byte {page.offset + start} that goes on past its page")
-            if whole:
-                kept = data[start : start + value] if value < head else data[start : start + head]
-                yield data[at + pos : start], kept, page.offset + start, value
+            if data:
+                end = start + (value if value < head else head)
+                yield data[at + pos : start], data[start:end], page.offset + start, value
             else:
                 key = self._within(page, page.offset + at + pos, size)
                 yield key, self._read(page.offset + start, min(value, head)), page.offset + start, value
