@@ -42,7 +42,7 @@ done
 end=$(( $(date +%s) + seconds )) from=/registry/ rev=0
 list() {
   while :; do
-    page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit=4000 --keys-only --consistency=s \
+    page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit=1000 --keys-only --consistency=s \
       -w fields 2>&1 | from=$from awk '
         $1 == "\"Revision\"" && !rev { rev = $3 }
         $1 == "\"MemberID\"" { member = $3 }
@@ -59,8 +59,7 @@ list() {
         $1 == "\"More\"" { more = $3 }
         NR == 1 { first = $0 }
         END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), key; else print "failed", first }')
-    last=${page##*
-}
+    last=$(printf '%s\n' "$page" | tail -n 1)
     printf '%s\n' "$page"
     case $last in page\ *\ more\ *\\*) echo "failed a key that has a backslash: $last"; return ;;
                   page\ *\ more\ *) ;; *) return ;; esac
@@ -72,7 +71,7 @@ list() {
 if command -v gzip > /dev/null; then echo packed; list "$@" | gzip -1 | base64 -w 0; else echo plain; list "$@"; fi
 """
 """This host's client URL, those of the hosts before it, seconds, and etcdctl with its flags. Only the first whose etcd
-lives lists, and in pages, as an API server does: etcd reads the values too of all keys that it is asked for."""
+lives lists, and a thousand keys at a time: etcd reads the values too of all keys that it is asked for."""
 
 
 @dataclass

@@ -252,7 +252,7 @@ def test_keys_are_listed_in_pages_of_one_revision(tmp_path: Path) -> None:
     asked = (tmp_path / "log").read_text().splitlines()
     assert [line.count("--rev=0") for line in asked] == [1, *([0] * (len(asked) - 1))]
     assert all("--rev=91" in line for line in asked[1:])
-    assert all("--keys-only" in line and "--consistency=s" in line and "--limit=4000" in line for line in asked)
+    assert all("--keys-only" in line and "--consistency=s" in line and "--limit=1000" in line for line in asked)
 
 
 def test_only_the_first_that_lives_lists(tmp_path: Path) -> None:
