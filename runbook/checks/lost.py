@@ -37,12 +37,15 @@ own=$1 before=$2 seconds=$3
 shift 3
 command -v -- "$1" > /dev/null || { echo "none there is no $1"; exit 0; }
 for url in $before; do
-  if "$@" --endpoints="$url" endpoint status > /dev/null 2>&1; then echo "elsewhere $url"; exit 0; fi
+  if "$@" --endpoints="$url" --dial-timeout=1s --command-timeout=1500ms endpoint status > /dev/null 2>&1; then
+    echo "elsewhere $url"; exit 0
+  fi
 done
-end=$(( $(date +%s) + seconds )) from=/registry/ rev=0
+end=$(( $(date +%s) + seconds )) from=/registry/ rev=0 limit=200
+size=$("$@" --endpoints="$own" endpoint status -w fields 2> /dev/null | awk '$1 == "\"DBSize\"" { print $3 }')
 list() {
   while :; do
-    page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit=1000 --keys-only --consistency=s \
+    page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit="$limit" --keys-only --consistency=s \
       -w fields 2>&1 | from=$from awk '
         $1 == "\"Revision\"" && !rev { rev = $3 }
         $1 == "\"MemberID\"" { member = $3 }
@@ -57,21 +60,30 @@ list() {
           else print place, create, $3
         }
         $1 == "\"More\"" { more = $3 }
+        $1 == "\"Count\"" { count = $3 }
         NR == 1 { first = $0 }
-        END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), key; else print "failed", first }')
+        END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), count + 0, key
+              else print "failed", first }')
     last=$(printf '%s\n' "$page" | tail -n 1)
     printf '%s\n' "$page"
-    case $last in page\ *\ more\ *\\*) echo "failed a key that has a backslash: $last"; return ;;
-                  page\ *\ more\ *) ;; *) return ;; esac
-    from=${last#* more }
+    case $last in page\ *\ more\ *) ;; *) return ;; esac
     [ "$rev" != 0 ] || { rev=${last#page }; rev=${rev%% *}; }
+    from=${last#* more }
+    count=${from%% *} from=${from#* }
+    case $from in *\\*) echo "failed a key that has a backslash: $from"; return ;; esac
+    if [ "${size:-0}" -gt 0 ] && [ "$limit" -eq 200 ]; then
+      limit=$(( count * 64 / (size / 1048576 + 1) ))
+      [ "$limit" -gt 200 ] || limit=201
+      [ "$limit" -lt 10000 ] || limit=10000
+    fi
     [ "$(date +%s)" -lt "$end" ] || { echo late; return; }
   done
 }
 if command -v gzip > /dev/null; then echo packed; list "$@" | gzip -1 | base64 -w 0; else echo plain; list "$@"; fi
 """
 """This host's client URL, those of the hosts before it, seconds, and etcdctl with its flags. Only the first whose etcd
-lives lists, and a thousand keys at a time: etcd reads the values too of all keys that it is asked for."""
+lives lists. Etcd reads the values too of all keys that it is asked for, so that as many are asked for at a time as have
+64 MiB of values on the average, ten thousand at most."""
 
 
 @dataclass

@@ -86,7 +86,7 @@ def listing(edit: Callable[[list[str]], object] | None = None, revision: int = 4
     lines = [f"{place} {at} {at}" for at, place in enumerate(PLACES, 2)] + ["volume 2 2 pv-1"]
     if edit:
         edit(lines)
-    return "\n".join(["plain", *lines, f"page {revision} {MEMBER} {end} /registry/z", ""])
+    return "\n".join(["plain", *lines, f"page {revision} {MEMBER} {end} 50 /registry/z", ""])
 
 
 def manifest(node: Node, name: str) -> str:

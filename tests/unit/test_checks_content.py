@@ -204,6 +204,7 @@ def test_a_dead_cluster_and_a_fresh_snapshot(tmp_path: Path) -> None:
 FAKE = r"""#!/bin/sh
 # an etcdctl whose etcd has the keys of $KEYS, in pages of two, whatever is asked for
 for word; do case $word in --rev=*) rev=${word#--rev=} ;; --endpoints=*) url=${word#--endpoints=} ;; esac; done
+case " $* " in *" endpoint status -w fields "*) echo '"DBSize" :' "$SIZE"; exit ;; esac
 case " $* " in *" endpoint status "*) [ "$url" = "$ALIVE" ]; exit ;; esac
 [ "$url" = https://own:2379 ] || exit 9
 echo "$*" >> "$LOG"
@@ -216,14 +217,16 @@ sort "$KEYS" | awk -v from="$2" '$1 >= from && n < 2 { n++
 """
 
 
-def ran(tmp_path: Path, keys: str, before: str = "", alive: str = "", seconds: int = 9) -> Result:
+def ran(
+    tmp_path: Path, keys: str, before: str = "", alive: str = "", seconds: int = 9, size: str = "1048576"
+) -> Result:
     (tmp_path / "bin").mkdir(exist_ok=True)
     tool = tmp_path / "bin/etcdctl"
     tool.write_text(FAKE)
     tool.chmod(0o755)
     (tmp_path / "keys").write_text(keys)
     (tmp_path / "log").write_text("")
-    env = os.environ | {"KEYS": str(tmp_path / "keys"), "LOG": str(tmp_path / "log"), "ALIVE": alive}
+    env = os.environ | {"KEYS": str(tmp_path / "keys"), "LOG": str(tmp_path / "log"), "ALIVE": alive, "SIZE": size}
     words = script(lost.LIST, "https://own:2379", before, str(seconds), str(tool), "--cacert=x y").words()
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
@@ -252,7 +255,17 @@ def test_keys_are_listed_in_pages_of_one_revision(tmp_path: Path) -> None:
     asked = (tmp_path / "log").read_text().splitlines()
     assert [line.count("--rev=0") for line in asked] == [1, *([0] * (len(asked) - 1))]
     assert all("--rev=91" in line for line in asked[1:])
-    assert all("--keys-only" in line and "--consistency=s" in line and "--limit=1000" in line for line in asked)
+    assert all("--keys-only" in line and "--consistency=s" in line for line in asked)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"), [("1048576", "288"), ("1073741824", "201"), ("", "200"), ("1", "576")], ids=str
+)
+def test_a_page_is_of_so_many_keys_as_have_few_mebibytes_of_values(tmp_path: Path, size: str, limit: str) -> None:
+    ran(tmp_path, KEYS, size=size)
+    asked = (tmp_path / "log").read_text().splitlines()
+    assert "--limit=200 " in asked[0]
+    assert all(f"--limit={limit} " in line for line in asked[1:])
 
 
 def test_only_the_first_that_lives_lists(tmp_path: Path) -> None:
