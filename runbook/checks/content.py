@@ -123,6 +123,11 @@ class SnapshotContent(OfContent):
         told = f"{content.keys} live keys ({shown(content.kinds)}), of etcd {version or 'of an unknown version'}"
         if version:
             yield from self._versions(plan, version, answers)
+        theirs = {m.name for m in content.members} | {url for m in content.members for url in m.peer_urls}
+        ours = {n.name for n in plan.nodes} | {url for n in plan.nodes for url in n.peer_urls}
+        if theirs and not theirs & ours:
+            saw = f"the snapshot was taken of {listed(f'{m.name} ({listed(m.peer_urls)})' for m in content.members)}"
+            yield self.warns("", f"{saw}: none of them is in the plan", "make sure that it is this cluster's")
         if content.keys > MOST and not content.objects:
             saw = f"{path} holds no Kubernetes object: {told}"
             yield self.warns("", saw, "is it the snapshot of a Kubernetes cluster, and of its main etcd?")
