@@ -41,8 +41,9 @@ for url in $before; do
     echo "elsewhere $url"; exit 0
   fi
 done
-end=$(( $(date +%s) + seconds )) from=/registry/ rev=0 limit=200
-size=$("$@" --endpoints="$own" endpoint status -w fields 2> /dev/null | awk '$1 == "\"DBSize\"" { print $3 }')
+end=$(( $(date +%s) + seconds )) from=/registry/ rev=0 limit=20 known=
+size=$("$@" --endpoints="$own" endpoint status -w fields 2> /dev/null |
+  awk '$1 == "\"DBSize\"" { size = $3 } END { print size }')
 list() {
   while :; do
     page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit="$limit" --keys-only --consistency=s \
@@ -61,9 +62,9 @@ list() {
         }
         $1 == "\"More\"" { more = $3 }
         $1 == "\"Count\"" { count = $3 }
-        NR == 1 { first = $0 }
-        END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), count + 0, key
-              else print "failed", first }')
+        { said = $0 }
+        END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), (count ? count : 0), key
+              else print "failed", said }')
     last=$(printf '%s\n' "$page" | tail -n 1)
     printf '%s\n' "$page"
     case $last in page\ *\ more\ *) ;; *) return ;; esac
@@ -71,9 +72,9 @@ list() {
     from=${last#* more }
     count=${from%% *} from=${from#* }
     case $from in *\\*) echo "failed a key that has a backslash: $from"; return ;; esac
-    if [ "${size:-0}" -gt 0 ] && [ "$limit" -eq 200 ]; then
-      limit=$(( count * 64 / (size / 1048576 + 1) ))
-      [ "$limit" -gt 200 ] || limit=201
+    if [ -z "$known" ]; then
+      known=1 limit=$(( count * 64 / (${size:-1073741824} / 1048576 + 1) ))
+      [ "$limit" -gt 20 ] || limit=20
       [ "$limit" -lt 10000 ] || limit=10000
     fi
     [ "$(date +%s)" -lt "$end" ] || { echo late; return; }
