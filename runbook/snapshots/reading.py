@@ -57,7 +57,7 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     done = subprocess.run(
         [sys.executable, "-P", "-m", "runbook.snapshots.content"],
-        input=json.dumps({"path": str(path.absolute()), "wanted": wanted}),
+        input=json.dumps({"path": str(path.absolute()), "wanted": wanted, "parent": os.getpid()}),
         capture_output=True,
         text=True,
         timeout=LONGEST,

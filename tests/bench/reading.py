@@ -152,7 +152,7 @@ def by_reader(path: Path) -> tuple[float, float, int]:
     assert process.stdin
     assert process.stdout
     with process.stdin, process.stdout:
-        process.stdin.write(json.dumps({"path": str(path), "wanted": []}))
+        process.stdin.write(json.dumps({"path": str(path), "wanted": [], "parent": os.getpid()}))
         process.stdin.close()
         said = process.stdout.read()
     memory = waited(process)

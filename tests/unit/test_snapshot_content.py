@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -197,7 +199,7 @@ def test_large_values_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_damage_is_a_clean_error_or_no_harm(data: st.DataObject) -> None:
     history = [(i, KEYS[i % len(KEYS)], b"v" * (100_000 if i == 9 else 30)) for i in range(2, 20)]
     raw = bytearray(keyspace(history, fan=2, meta={b"term": bytes(8)}))
@@ -265,6 +267,17 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         reading.begin(path).result(30)
     with pytest.raises(OSError, match=r"Is a directory|exit 1"):
         reading.begin(tmp_path).result(30)
+
+
+def test_the_reading_process_ends_with_whoever_wants_to_know(tmp_path: Path) -> None:
+    """Here nobody does: its parent is another than it was told."""
+    path = tmp_path / "s.db"
+    path.write_bytes(snapshot(keyspace([(i, b"/registry/pods/a/%d" % i, b"v") for i in range(2, 40_000)], fan=40)))
+    for parent, code in ((1, 1), (os.getpid(), 0)):
+        asked = json.dumps({"path": str(path), "wanted": [], "parent": parent})
+        argv = [sys.executable, "-m", "runbook.snapshots.content"]
+        done = subprocess.run(argv, input=asked, capture_output=True, text=True, check=False)
+        assert (done.returncode, bool(done.stdout)) == (code, not code)
 
 
 def test_a_file_that_is_written_to_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
