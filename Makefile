@@ -56,6 +56,7 @@ bench: setup tools
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/staging.py
 	$(BIN)/python tests/bench/outage.py
+	$(BIN)/python tests/bench/reading.py
 
 docs: setup
 	$(BIN)/python -m runbook.lifecycle README.md

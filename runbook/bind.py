@@ -96,7 +96,10 @@ def _again(plan: Plan) -> str:
 
 
 def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
-    """The checks tell of a damaged snapshot beside all else that they find."""
+    """The checks tell of a damaged snapshot beside all else that they find; what it holds is read meanwhile."""
+    from runbook.checks.content import begin_reading
+
+    begin_reading(plan)
     try:
         return preview_binding(plan)
     except Refused as error:

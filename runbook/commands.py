@@ -76,9 +76,11 @@ def bound_meanwhile(plan: Plan) -> tuple[Binding, str]:
     import runbook.preview
     import runbook.progress  # noqa: F401 # only so that they need no time later
     from runbook import log
+    from runbook.checks.content import begin_reading
 
     log.load()
     kubeadm()
+    begin_reading(plan)
     return bound.result()
 
 

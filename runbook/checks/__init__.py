@@ -66,6 +66,8 @@ class Check(ABC):
     round: ClassVar[int] = 2
     """When it is asked: 0 opens the connections, and who is silent then is not asked again; 1 wants them open already
     (it measures time); 2 is everything else."""
+    slow: ClassVar[bool] = False
+    """Its ``look`` takes seconds: it is taken in a thread, while the hosts are asked."""
 
     @classmethod
     def id(cls) -> str:
@@ -96,7 +98,8 @@ class Check(ABC):
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
         """Facts of the responder's machine that no command gives; they stand behind those of ``local``.
 
-        The one method that may do I/O, read-only, just before the hosts are asked. Raising is a finding that blocks.
+        The one method that may do I/O, read-only, just before the hosts are asked, or meanwhile where the check is
+        ``slow``. Raising is a finding that blocks.
         When the results are judged, their ``seconds`` say how long all the hosts' answers then took.
         """
         return ()

@@ -19,7 +19,9 @@ READ = r"""
 set -u
 f=$1
 [ -f "$f" ] || { echo "there is no such file" >&2; exit 3; }
-octets=$(stat -L -c %s -- "$f") || exit 3
+seen() { stat -L -c '%s %y %d %i' -- "$f"; }
+before=$(seen) || exit 3
+octets=${before%% *}
 echo "size $octets"
 echo "magic $(od -A n -t x1 -j 16 -N 4 -- "$f" | tr -d ' \n')"
 digest() { { openssl dgst -sha256 -r 2> /dev/null || sha256sum; } | cut -c 1-64; }
@@ -28,6 +30,7 @@ if [ "$(( octets % 512 ))" -eq 32 ]; then
   echo "body $(head -c -32 -- "$f" | digest)"
   echo "trailer $(tail -c 32 -- "$f" | od -A n -v -t x1 | tr -d ' \n')"
 fi
+[ "$(seen)" = "$before" ] || { echo "it was written to while it was read: is a backup still at it?" >&2; exit 3; }
 """
 """What decides about a snapshot on a host's disk. etcdutl ignores the trailing SHA-256: flipped bytes exit 0."""
 

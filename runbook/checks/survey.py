@@ -10,9 +10,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from runbook.asking import Clock
 from runbook.checks import Check, Finding, Severity, all_checks
@@ -92,10 +94,11 @@ class _Pass:
     def _round(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
         asks = {c.id(): {t.name: tuple(c.asks(t)) for t in self.targets} for c in checks}
         broken: dict[str, list[Finding]] = {}
-        here = {c.id(): self._here(c, broken) for c in checks}
-        began = time.monotonic()
-        answers = self._ask(asks)
-        took = time.monotonic() - began
+        here = {c.id(): self._here(c, broken) for c in checks if not c.slow}
+        with _meanwhile([partial(self._look_slowly, c, here, broken) for c in checks if c.slow]):
+            began = time.monotonic()
+            answers = self._ask(asks)
+            took = time.monotonic() - began
         found = {}
         for c in checks:
             mine = {host: results for host, results in answers[c.id()].items() if results}
@@ -115,6 +118,9 @@ class _Pass:
         except Exception as error:  # a check that cannot look must not pass
             broken[check.id()] = [_failed(check, error)]
             return _Here((), ())
+
+    def _look_slowly(self, check: Check, here: dict[str, _Here], broken: dict[str, list[Finding]]) -> None:
+        here[check.id()] = self._here(check, broken)
 
     def _ask(self, asks: dict[str, dict[str, tuple[Command, ...]]]) -> dict[str, dict[str, tuple[Result, ...]]]:
         """One round trip a host; a command that several checks ask is run once, and all get its answer."""
@@ -151,6 +157,17 @@ class _Pass:
                 found.append(check.blocks(host, saw, "look at the network and at the host, then try again"))
             self.reported.add(host)
         return found
+
+
+@contextlib.contextmanager
+def _meanwhile(jobs: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """Has all the jobs done beside the block, and waits for them after it; not where it was interrupted."""
+    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
 
 
 def _failed(check: Check, error: Exception) -> Finding:

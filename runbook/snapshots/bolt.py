@@ -1,4 +1,4 @@
-"""The last revision in an etcd database, its alarms and whether it asks for a login, read straight from its file.
+"""What an etcd database holds, read straight from its file: its last revision, its alarms, any bucket from end to end.
 
 etcd keeps its data in one bbolt file: a B+ tree of pages, whose root is a bucket of buckets. The bucket ``key`` maps
 revisions to values, in order; so its rightmost key is the last revision. That is one page header and one element a
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = 0xED0CDAED
@@ -25,6 +26,8 @@ _BUCKET = struct.Struct("<QQ")  # root page, sequence; an inline page follows wh
 _BRANCH_PAGE, _LEAF_PAGE, _META_PAGE = 0x01, 0x02, 0x04
 _BUCKET_LEAF = 0x01
 _DEEPEST = 32
+_WHOLE = 16
+"""Pages: a longer leaf is not read whole, but only its table, its keys and how its values begin."""
 _PAGE_SIZES = frozenset(2**n for n in range(9, 17))
 
 
@@ -47,7 +50,7 @@ class Meta:
         return self.page_size * self.pages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Page:
     """A page, by the offset of its header. An inline page has no number and ends where its value ends."""
 
@@ -95,6 +98,77 @@ class Database:
         """Whether any alarm was raised and not disarmed (``schema/alarm.go``: a key each). Raises NotBolt."""
         alarms = self._bucket(b"alarm")
         return alarms is not None and self._last_key(alarms) is not None
+
+    def value(self, bucket: bytes, name: bytes, most: int = 4096) -> bytes | None:
+        """The first ``most`` bytes of a key's value; None where there is no such bucket or key. Raises NotBolt."""
+        page = self._bucket(bucket)
+        found = self._find(page, name) if page else None
+        return None if found is None else self._read(found[0], min(found[1], most))
+
+    def newest_first(self, bucket: bytes, head: int = 4096) -> Iterator[tuple[bytes, bytes, int, int]]:
+        """Every key of a bucket, from its last to its first, and its value's first ``head`` bytes, offset and size.
+
+        In memory are a few pages at a time, however large the file. Nothing where there is no such bucket.
+
+        Raises:
+            NotBolt: the tree is damaged, or turns in a circle.
+        """
+        root = self._bucket(bucket)
+        stack: list[tuple[_Page | int, int]] = [(root, 0)] if root else []
+        seen = 0
+        while stack:
+            number, depth = stack.pop()
+            page, data = self._whole(number) if isinstance(number, int) else (number, b"")
+            seen += 1
+            if depth > _DEEPEST or seen > self.meta.pages:
+                raise NotBolt(f"is more than {_DEEPEST} pages deep, or turns in a circle")
+            if page.flags == _LEAF_PAGE:
+                yield from self._leaf(page, data, head)
+            else:
+                table = self._table(page, data)
+                stack += [(below, depth + 1) for _, _, below in _ELEMENT.iter_unpack(table)]
+
+    def _whole(self, number: int) -> tuple[_Page, bytes]:
+        """A page and all that it holds, in one reading of the file; b"" where it is a long one."""
+        page_size = self.meta.page_size
+        if not 2 <= number < self.meta.pages:
+            return self._page(number), b""
+        data = self._read(number * page_size, page_size)
+        claims, flags, count, overflow = _HEADER.unpack_from(data)
+        if claims != number or overflow or flags != _LEAF_PAGE:
+            return self._page(number), b""
+        return _Page(number * page_size, flags, count, (number + 1) * page_size), data
+
+    def _table(self, page: _Page, data: bytes) -> bytes:
+        """The elements of a page: all that stands between its header and its first key."""
+        length = page.count * _LEAF.size
+        if page.offset + _HEADER.size + length > page.end:
+            raise NotBolt(f"has more elements at byte {page.offset} than the page has room for")
+        start = _HEADER.size
+        return data[start : start + length] if data else self._read(page.offset + start, length)
+
+    def _leaf(self, page: _Page, data: bytes, head: int) -> Iterator[tuple[bytes, bytes, int, int]]:
+        """One leaf, backwards. This is the inner loop: most of the time that a snapshot takes is spent here."""
+        length = page.end - page.offset
+        if not data and length <= _WHOLE * self.meta.page_size:
+            data = self._read(page.offset, length)
+        table = self._table(page, data)
+        at = _HEADER.size + len(table)
+        for _, pos, size, value in reversed(list(_LEAF.iter_unpack(table))):
+            at -= _LEAF.size
+            start = at + pos + size
+            if start + value > length:
+                raise NotBolt(f"has a value at byte {page.offset + start} that goes on past its page")
+            if data:
+                end = start + (value if value < head else head)
+                yield data[at + pos : start], data[start:end], page.offset + start, value
+            else:
+                key = self._within(page, page.offset + at + pos, size)
+                yield key, self._read(page.offset + start, min(value, head)), page.offset + start, value
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, for a value that :meth:`newest_first` has only shown the beginning of. Raises NotBolt."""
+        return self._read(offset, length)
 
     def _read(self, offset: int, length: int) -> bytes:
         if offset < 0 or offset + length > self._size:

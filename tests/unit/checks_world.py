@@ -28,10 +28,12 @@ from runbook.checks import (
     certificates,
     disk,
     distribution,
+    encryption,
     etcd,
     jobs,
     kubelets,
     locks,
+    lost,
     manifests,
     mounts,
     neighbours,
@@ -49,7 +51,7 @@ from runbook.step import Action, Binding, Command, Result, Target
 from runbook.transport import Witness
 
 SAMPLES = Path(__file__).parent / "samples"
-DB = SAMPLES / "etcd-3.5.16-snapshot.db"
+DB = SAMPLES / "etcd-3.5.16-kubernetes.db"
 DB.chmod(0o600)  # a clone makes it readable for everybody, which the check rightly warns of
 RUN = "prod-20260409t140000z-0a1b"
 NAMES = ("m1", "m2", "m3")
@@ -71,6 +73,24 @@ LIVING = 4711
 
 def sample(name: str) -> str:
     return (SAMPLES / name).read_text()
+
+
+MEMBER = 0xBCE89BC5256CFDF
+"""The member that the snapshot was taken of."""
+PLACES = (
+    *(["pods"] * 34),
+    *(["minions"] * 3),
+    *(["namespaces"] * 2),
+    *("cert-manager.io/certificates", "services/specs", "services/endpoints", "roles", "clusterroles", "secrets"),
+)
+
+
+def listing(edit: Callable[[list[str]], object] | None = None, revision: int = 4711, end: str = "end") -> str:
+    """What ``lost.LIST`` prints where nothing was written since the snapshot but leases and events."""
+    lines = [f"{place} {at} {at}" for at, place in enumerate(PLACES, 2)] + ["volume 2 2 pv-1"]
+    if edit:
+        edit(lines)
+    return "\n".join(["plain", *lines, f"page {revision} {MEMBER} {end} 50 /registry/z", ""])
 
 
 def manifest(node: Node, name: str) -> str:
@@ -225,7 +245,10 @@ def healthy(n: Target, command: Command) -> Result:
 
 
 def _script(n: Target, text: str) -> str:
-    silent = (tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER, reach.RESOLVE, peers.LOOK, jobs.LOOK)
+    silent = (
+        *(tools.MISSING, tools.OPTIONS, locks.READ, kubelets.OWNER),
+        *(reach.RESOLVE, peers.LOOK, jobs.LOOK, encryption.NAMES),
+    )
     if text in silent:
         return ""
     if text == manifests.READ:
@@ -249,6 +272,8 @@ def _script(n: Target, text: str) -> str:
         return told + (f"path {n.node.paths.wal_dir}\ndirectory 66306\n" if n.node.paths.wal_dir else "")
     if text == snapshot_check.READ:
         return f"size 24608\nmagic edda0ced\nwhole {'a' * 64}\nbody {'b' * 64}\ntrailer {'b' * 64}\n"
+    if text == lost.LIST:
+        return listing() if n.name == "m1" else "elsewhere https://10.0.1.10:2379\n"
     if text == verify.THERE:
         return "there\n"
     if text == etcd.HASHES:

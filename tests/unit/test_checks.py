@@ -17,6 +17,7 @@ from runbook.checks import (
     distribution,
     jobs,
     locks,
+    lost,
     manifests,
     mounts,
     neighbours,
@@ -26,7 +27,7 @@ from runbook.checks import (
     tools,
 )
 from runbook.checks import snapshot as snapshot_check
-from runbook.plan import Plan
+from runbook.plan import Cluster, Plan, Verify
 from runbook.step import Command, Result, Target
 from tests.unit.checks_faults import (
     THERE,
@@ -51,6 +52,7 @@ from tests.unit.checks_world import (
     certificate,
     crictl_ps,
     findings,
+    listing,
     manifest,
     member_json,
     nodes_json,
@@ -521,6 +523,31 @@ CASES = {
     ),
     "held by nobody knows whom": Case("Locks", lock("garbage"), "does not say whose", HELD),
     "lock unheard": Case("Locks", where(locks.READ, says("", 1, "permission denied")), "could not be read"),
+    "a Secret that the snapshot has not": Case(
+        "KnownObjects",
+        [],
+        "not in the snapshot: Secret default/none",
+        WARNS,
+        host="",
+        plan=replace(PLAN, verify=Verify(secrets=("default/known", "default/none"))),
+        do="spec.verify",
+    ),
+    "a pod since the snapshot": Case(
+        "WhatIsLost",
+        where(lost.LIST, says(listing(lambda lines: lines.append("pods 99 99"))), on="m1"),
+        "since then created 1 (pods 1). Leases",
+        WARNS,
+        host="",
+        do="a newer snapshot",
+    ),
+    "the present token": Case(
+        "Token",
+        [],
+        "etcd-cluster is the token of etcd.yaml",
+        host="m1 m2 m3",
+        plan=replace(PLAN, cluster=Cluster(token="etcd-cluster")),
+        do="leave spec.cluster.token out",
+    ),
     "owner": Case(
         "OwnerExists",
         where(lambda w: w[-2:] == ("etcd", "etcd"), says("user etcd\ngroup etcd\n")),
@@ -578,7 +605,11 @@ def test_a_check_says_nothing_worse_than_it_claims() -> None:
     warned = {c for c, severity in worst.items() if severity is WARNS}
     assert not warned & {case.check for case in CASES.values() if case.severity is not WARNS}
     said = {case.check for case in CASES.values() if case.severity is BLOCKS}
-    assert {c for c, severity in worst.items() if severity is BLOCKS} <= said | {"SnapshotWhole"}
+    assert {c for c, severity in worst.items() if severity is BLOCKS} <= said | {
+        "SnapshotWhole",
+        "SnapshotContent",
+        "Encryption",
+    }
 
 
 def test_the_page_about_the_checks_is_in_step() -> None:
@@ -587,7 +618,11 @@ def test_the_page_about_the_checks_is_in_step() -> None:
 
 
 def test_every_first_check_has_a_case_in_which_it_speaks() -> None:
-    local = {"SnapshotWhole"}  # its local half is below
+    local = {
+        "SnapshotWhole",
+        "SnapshotContent",
+        "Encryption",
+    }  # they need files: in *_promises, *_content, *_encryption
     assert {c.id() for c in all_checks("preflight")} == {case.check for case in CASES.values()} | local
 
 

@@ -138,6 +138,15 @@ def test_a_snapshot_on_a_host(tmp_path: Path) -> None:
     assert damage(there, tmp_path / "none") == "there is no such file"
 
 
+def test_a_snapshot_on_a_host_that_is_still_being_written(tmp_path: Path) -> None:
+    file = tmp_path / "s.db"
+    file.write_bytes(DB.read_bytes())
+    (tmp_path / "openssl").write_text(f'#!/bin/sh\nprintf x >> {file}\nexec /usr/bin/openssl "$@"\n')
+    (tmp_path / "openssl").chmod(0o755)
+    result = sh(snapshot_check.READ, file, path=str(tmp_path))
+    assert (result.code, "written to while it was read" in result.err) == (3, True)
+
+
 def test_without_openssl_sha256sum_serves(tmp_path: Path) -> None:
     (tmp_path / "openssl").write_text("#!/bin/sh\nexit 127\n")
     (tmp_path / "openssl").chmod(0o755)

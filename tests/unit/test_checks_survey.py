@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -78,3 +79,38 @@ def test_commands_of_this_machine() -> None:
     assert run_here(Command(("sleep", "5"), 0.1)).code == 124
     assert run_here(Command(("no-such-program-here",), 1)).code == 127
     assert run_here(Command(("/etc/passwd",), 1)).code == 126
+
+
+class Slow(Quiet):
+    """Looks for as long as the hosts take."""
+
+    slow = True
+    order = 1
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
+        return [Result(0, str(self.asked.wait(20)))]
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        yield self.ok("", answers[""][0].out)
+
+
+class SlowAndBlind(Blind):
+    """The same, and cannot."""
+
+    slow = True
+
+
+def test_a_slow_look_is_taken_while_the_hosts_are_asked() -> None:
+    slow = Slow()
+
+    def asked(_n: Target, _c: Command, result: Result) -> Result:
+        slow.asked.set()
+        return result
+
+    found = survey(slow, SlowAndBlind(), hosts=FakeHosts(PLAN, [asked]))
+    assert [f.saw for f in found if f.check == "Slow"] == ["True"]
+    (failed,) = [f for f in found if f.check == "SlowAndBlind" and f.severity is Severity.BLOCKS]
+    assert "the check itself failed: OSError: disk" in failed.saw

@@ -4,110 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runbook.snapshots import bolt
 from runbook.snapshots.bolt import Database, NotBolt
-
-Entry = tuple[int, bytes, bytes]  # flags, key, value
-
-
-def revision(main: int, sub: int = 0, tombstone: bool = False) -> bytes:
-    return struct.pack(">Q", main) + b"_" + struct.pack(">Q", sub) + (b"t" if tombstone else b"")
-
-
-def leaf(entries: Sequence[Entry]) -> tuple[int, int, bytes]:
-    """Flags, count and content of a leaf page."""
-    data = b"".join(k + v for _, k, v in entries)
-    heads, at = b"", 16 * len(entries)
-    for index, (flags, key, value) in enumerate(entries):
-        heads += struct.pack("<IIII", flags, at - 16 * index, len(key), len(value))
-        at += len(key) + len(value)
-    return 0x02, len(entries), heads + data
-
-
-def branch(children: Sequence[tuple[bytes, int]]) -> tuple[int, int, bytes]:
-    heads, at = b"", 16 * len(children)
-    for index, (key, page) in enumerate(children):
-        heads += struct.pack("<IIQ", at - 16 * index, len(key), page)
-        at += len(key)
-    return 0x01, len(children), heads + b"".join(k for k, _ in children)
-
-
-class Writer:
-    """Writes bbolt files, small and plain."""
-
-    def __init__(self, page_size: int = 4096) -> None:
-        self.page_size = page_size
-        self.pages = [b"", b""]
-        self.add(0x10, 0, b"")
-
-    def add(self, flags: int, count: int, content: bytes) -> int:
-        number = len(self.pages)
-        size = -(-(16 + len(content)) // self.page_size)
-        raw = struct.pack("<QHHI", number, flags, count, size - 1) + content
-        raw = raw.ljust(size * self.page_size, b"\0")
-        self.pages += [raw[i : i + self.page_size] for i in range(0, len(raw), self.page_size)]
-        return number
-
-    def tree(self, entries: Sequence[Entry], fan: int) -> int:
-        groups = [entries[i : i + fan] for i in range(0, len(entries), fan)] or [[]]
-        level = [(g[0][1] if g else b"", self.add(*leaf(g))) for g in groups]
-        while len(level) > 1:
-            upper = [level[i : i + max(fan, 2)] for i in range(0, len(level), max(fan, 2))]
-            level = [(g[0][0], self.add(*branch(g))) for g in upper]
-        return level[0][1]
-
-    def meta(self, number: int, root: int, txid: int) -> bytes:
-        body = struct.pack("<IIIIQQQQQ", 0xED0CDAED, 2, self.page_size, 0, root, 0, 2, len(self.pages), txid)
-        head = struct.pack("<QHHI", number, 0x04, 0, 0)
-        return (head + body + struct.pack("<Q", bolt._fnv1a(body))).ljust(self.page_size, b"\0")
-
-    def file(self, root: int) -> bytes:
-        self.pages[0] = self.meta(0, root, 8)
-        self.pages[1] = self.meta(1, root, 7)
-        return b"".join(self.pages)
-
-
-def database(
-    mains: Sequence[int],
-    fan: int = 3,
-    value: int = 20,
-    page_size: int = 4096,
-    inline: bool = False,
-    buckets: int = 3,
-    auth: Sequence[Entry] = (),
-    alarms: Sequence[Entry] = (),
-) -> bytes:
-    """A bbolt file as etcd's, with those revisions; ``auth`` and ``alarms`` are what these two buckets hold."""
-    writer = Writer(page_size)
-    entries = [(0, revision(m), b"v" * value) for m in mains]
-    if inline:
-        flags, count, content = leaf(entries)
-        inner = struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, flags, count, 0) + content
-    else:
-        inner = struct.pack("<QQ", writer.tree(entries, fan), 0)
-    held = {b"alarm": alarms, b"auth": auth, b"members": (), b"meta": (), b"zzz": ()}
-    root: list[Entry] = []
-    for name in list(held)[:buckets]:
-        flags, count, content = leaf(held[name])
-        root.append((1, name, struct.pack("<QQ", 0, 0) + struct.pack("<QHHI", 0, flags, count, 0) + content))
-    return writer.file(writer.tree(sorted([*root, (1, b"key", inner)], key=lambda e: e[1]), max(fan, 2)))
-
-
-@contextmanager
-def opened(data: bytes) -> Iterator[int]:
-    with TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        yield file.fileno()
+from tests.unit.bolt_kit import Entry, Writer, branch, database, leaf, opened, revision
 
 
 def last(data: bytes) -> int:

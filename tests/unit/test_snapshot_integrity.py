@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from runbook.snapshots import integrity
 from runbook.snapshots.integrity import SnapshotDamaged, SnapshotFacts, inspect_file, inspect_once, revision_after
-from tests.unit.test_snapshot_bolt import Writer, database
+from tests.unit.bolt_kit import Writer, database
 
 BODY = database(list(range(1, 40)))
 WHOLE = BODY + hashlib.sha256(BODY).digest()
