@@ -1,0 +1,337 @@
+"""From what all hosts said to what the plan will say: pure, and the place of every judgement.
+
+What is dangerous is a warning, what could not be learned a note at the key that it concerns; nothing is guessed without
+saying so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from runbook import parse
+from runbook.checks.words import listed
+from runbook.discovery.seen import Seen, host_of
+from runbook.plan import Node, Paths, Ssh, Worker
+
+MARGIN = 500_000_000
+"""What a default bump must be above the last revision known, at least: days of writes between plan and outage."""
+FADING = ("bootstrap-token-", "sh.helm.release.", "default-token-")
+"""How names of Secrets begin that come and go by themselves."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The snapshot as the command line names it. ``revision`` None: not known; ``there``: it is on a host's disk."""
+
+    url: str = ""
+    sha256: str = ""
+    revision: int | None = None
+    raw: bool = False
+    """It has no checksum at its end."""
+    damage: str = ""
+    """What a person should know of it."""
+
+
+@dataclass
+class Draft:
+    """The plan to be. ``notes``: comments by the key that they stand at; ``warnings`` are for the person too."""
+
+    nodes: list[Node] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    ssh: Ssh = field(default_factory=Ssh)
+    paths: Paths = field(default_factory=Paths)
+    name: str = "restore"
+    owner: str = "keep"
+    source: Source = field(default_factory=Source)
+    bump: int = 1_000_000_000
+    tools: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    rbac: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, key: str, text: str) -> None:
+        """A comment at that key, once."""
+        if text not in self.notes.setdefault(key, []):
+            self.notes[key].append(text)
+
+    def warn(self, key: str, text: str) -> None:
+        """The same, and a warning."""
+        self.note(key, text)
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A member or node that somebody told of. ``living``: it answers now; None: nobody knows."""
+
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...] = ()
+    by: str = ""
+    living: bool | None = None
+    learner: bool = False
+
+
+def one_each(seen: Sequence[Seen], draft: Draft) -> list[Seen]:
+    """Each machine once: two names of one are told apart from two machines by its id."""
+    first: dict[str, Seen] = {}
+    found = []
+    for s in seen:
+        before = first.setdefault(s.machine, s) if s.machine else s
+        if before is s:
+            found.append(s)
+        else:
+            draft.warn("nodes", f"--host {s.word} is the same machine as {before.word}: it is written once")
+    return found
+
+
+def members_of(seen: Sequence[Seen]) -> list[Known]:
+    """Every member that anybody told of, each once: by those that live, else by the etcd.yaml files."""
+    living = {e.member_id for s in seen for e in (*s.statuses, *s.everyone)}
+    told: dict[int, Known] = {}
+    for s in seen:
+        for m in s.members.members if s.members else ():
+            by = f"{s.name} lists it"
+            told.setdefault(m.id, Known(m.name, m.peer_urls, m.client_urls, by, m.id in living, m.is_learner))
+    if told:
+        return list(told.values())
+    own = {s.name: s.peer_urls for s in seen if s.pod}
+    named: dict[str, Known] = {}
+    for s in seen:
+        for name, urls in s.initial_cluster.items():
+            if name not in own:
+                by = f"etcd.yaml of {s.name} names it, as the cluster was when {s.name} joined"
+                named.setdefault(name, Known(name, urls, (), by))
+    return [Known(name, urls) for name, urls in own.items()] + list(named.values())
+
+
+def control_plane(seen: Sequence[Seen]) -> list[parse.KubeNode]:
+    """The nodes that an API server knows, from the first that answered."""
+    return list(next((s.nodes for s in seen if s.nodes), ()))
+
+
+def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterable[str]]) -> None:
+    """Every member: those whose hosts answered, then those of silent hosts, as far as the others know them.
+
+    ``resolved``: the addresses of silent hosts, by their word.
+    """
+    for s in seen:
+        if s.pod:
+            urls = s.client_urls or s.peer_urls
+            draft.nodes.append(replace(s.place, name=s.name, peer_urls=s.peer_urls, client_urls=urls, paths=s.paths))
+    members = members_of(seen)
+    silent = [s for s in seen if s.silent]
+    left = [m for m in members if not _held(m, draft.nodes)]
+    for s in list(silent):
+        places = {s.word, s.place.host, *resolved.get(s.word, ())}
+        match = next((m for m in left if m.name in places or places & _places(m, seen)), None)
+        if match:
+            _absent(draft, s, match, "")
+            left.remove(match)
+            silent.remove(s)
+    if len(silent) == 1 and len(left) == 1 and left[0].name:
+        _absent(draft, silent[0], left[0], "; it is taken for this one because nobody else is left: see whether it is")
+        silent, left = [], []
+    for s in silent:
+        why = f"--host {s.word} is not in this plan: {s.silent}; and no other host knows which member it is"
+        draft.warn("nodes", f"{why}. Bring it back and write the plan anew, or add it by hand")
+    for m in left:
+        _stranger(draft, m)
+    names = {n.name for n in draft.nodes}
+    hosts = {host_of(u) for n in draft.nodes for u in n.peer_urls} | {n.host for n in draft.nodes}
+    told = {m.name for m in left}
+    for node in control_plane(seen):
+        if node.control_plane and not {node.name, *node.addresses} & (names | hosts | told):
+            ready = "Ready" if node.ready else f"not Ready ({node.why})"
+            draft.warn("nodes", f"control-plane node {node.name} ({listed(node.addresses)}), {ready}, is on no --host")
+    learners = [m.name for m in members if m.learner]
+    if learners:
+        draft.warn("nodes", f"learners become voters by a restore: {listed(learners)}")
+
+
+def _places(member: Known, seen: Sequence[Seen]) -> set[str]:
+    """Where a member may be reached: the hosts of its URLs, and what the API calls a node there."""
+    hosts = {host_of(u) for u in (*member.peer_urls, *member.client_urls)}
+    nodes = (n for n in control_plane(seen) if n.name == member.name or hosts & set(n.addresses))
+    return {member.name, *hosts, *(place for n in nodes for place in (n.name, *n.addresses))} - {""}
+
+
+def _held(member: Known, nodes: Sequence[Node]) -> bool:
+    return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in nodes)
+
+
+def _absent(draft: Draft, s: Seen, member: Known, but: str) -> None:
+    """A silent host, written from what others say of it."""
+    client = member.client_urls or tuple(f"{u.rpartition(':')[0]}:2379" for u in member.peer_urls)
+    draft.nodes.append(replace(s.place, name=member.name, peer_urls=member.peer_urls, client_urls=client))
+    lives = " (and its member answers the others)" if member.living else ""
+    text = f"{member.name} ({s.word}) did not answer here{lives}: {s.silent}"
+    draft.warn("nodes", text)
+    draft.note(f"node {member.name}", f"did not answer: {s.silent}")
+    by = member.by or "the API server lists it"
+    draft.note(f"node {member.name}", f"name and URLs: {by}{but}; its paths are taken to be those of the others")
+
+
+def _stranger(draft: Draft, m: Known) -> None:
+    """A member that no given host holds: alive, it would be a second cluster beside the restored one."""
+    who = f"member {m.name or '(never started)'} at {listed(m.peer_urls)}"
+    add = f"write the plan anew with --host {host_of(m.peer_urls[0]) if m.peer_urls else 'HOST'} too"
+    if m.living:
+        text = f"DANGER: {who} lives and is on no --host; restored without it there would be two clusters: {add}"
+    elif m.living is False:
+        text = f"{who} is listed, does not answer, and is on no --host: {add}, or make sure that it is gone for good"
+    else:
+        text = f"{who} is on no --host ({m.by}): {add}, unless it was removed from the cluster"
+    draft.warn("nodes", text)
+
+
+def add_workers(draft: Draft, seen: Sequence[Seen], given: Sequence[Seen], known: Mapping[str, bool]) -> None:
+    """Nodes without the control-plane role, by address; ``given`` are workers of the command line.
+
+    ``known``: whether known_hosts has a key for a name or an address.
+    """
+    for s in given:
+        draft.workers.append(Worker(s.place.host, s.place.ssh))
+        draft.warn("workers", f"--host {s.word} is no control plane ({no_control_plane(s)}): it is written as a worker")
+    nodes = control_plane(seen)
+    if not nodes:
+        why = "; ".join(f"{s.word}: {s.api_said}" for s in seen if s.api_said) or "no host could ask one"
+        draft.note("workers", f"not known, for no API server answered ({why})")
+        draft.note("workers", "add them by hand; the restore does not need them, their phantom pods go away later")
+    mine = {n.name for n in draft.nodes} | {n.host for n in draft.nodes}
+    mine |= {host_of(u) for n in draft.nodes for u in n.peer_urls} | {s.looked.words.get("hostname", "") for s in given}
+    mine |= {s.place.host for s in given}
+    for node in nodes:
+        if not node.control_plane and not {node.name, *node.addresses} & mine:
+            places = [*([node.internal] if node.internal else []), node.name]
+            host = next((p for p in places if known.get(p)), places[0])
+            strange = "" if known.get(host) else "; its host key is not known here yet"
+            draft.workers.append(Worker(host, draft.ssh))
+            draft.note(f"worker {host}", f"{node.name}, {node.internal or 'no InternalIP'}{strange}")
+
+
+def no_control_plane(s: Seen) -> str:
+    """Why a host that answered is no control plane."""
+    return f"no etcd.yaml and no kube-apiserver.yaml in {s.paths.manifests}"
+
+
+def common(draft: Draft, seen: Sequence[Seen]) -> None:
+    """What most hosts share goes to spec.ssh and spec.paths; the nodes that did not answer are taken to share it."""
+    heard = {s.name: s for s in seen if s.pod}
+    draft.ssh = Counter(n.ssh for n in draft.nodes).most_common(1)[0][0]
+    draft.paths = Counter(n.paths for n in draft.nodes if n.name in heard).most_common(1)[0][0]
+    draft.nodes = [n if n.name in heard else replace(n, paths=draft.paths) for n in draft.nodes]
+    for s in heard.values():
+        words = s.looked.words
+        if "config" not in words:
+            draft.note("manifests", f"{s.name}: the kubelet's config.yaml could not be read: kubeadm's own place")
+        elif "no-static-pods" in words:
+            draft.warn("manifests", f"{s.name}: {words['no-static-pods']} has no staticPodPath: it runs none")
+        if "etcd.yaml" not in s.looked.files:
+            place = f"{s.paths.manifests}/etcd.yaml"
+            text = f"{s.name}: {place} is missing, what is written here is from {words.get('stray')}: put it back first"
+            draft.warn("manifests", text)
+        if not words.get("kubeconfig"):
+            draft.warn("kubeconfig", f"{s.name} has no admin.conf that root can read: nothing can be verified without")
+        for key, inside in (("dataDir", s.pod.data_dir if s.pod else ""), ("walDir", s.pod.wal_dir if s.pod else "")):
+            if inside is None:
+                text = f"{s.name}: no host path is mounted behind etcd's {key}: its data ends with the container"
+                draft.warn(key, text)
+        if s.paths.data_dir in s.disk and s.disk[s.paths.data_dir] is None:
+            draft.warn("dataDir", f"{s.name}: {s.paths.data_dir} is not there: there is no old data to keep")
+
+
+def owner(draft: Draft, seen: Sequence[Seen]) -> None:
+    """Whom the restored data belongs to: as the old data, or, where there is none, as the manifests say."""
+    asked = {s.name: (s.pod.user, s.pod.group) for s in seen if s.pod}
+    disk = {s.name: s.disk.get(s.paths.data_dir) for s in seen if s.pod}
+    for name, (user, group) in asked.items():
+        on = disk[name]
+        if on and user is not None and (user, group if group is not None else on.gid) != (on.uid, on.gid):
+            says = f"runAsUser {user}" + (f", runAsGroup {group}" if group is not None else "")
+            text = f"{name}: etcd.yaml says {says}, the data directory belongs to {on.owner} ({on.uid}:{on.gid})"
+            draft.warn("owner", f"{text}: keep gives the restored data what the old data has")
+    told = {pair for pair in asked.values() if pair[0] is not None}
+    if len(told) == 1 and len(asked) == sum(u is not None for u, _ in asked.values()) and None in disk.values():
+        user, group = told.pop()
+        draft.owner = f"{user}:{group if group is not None else user}"
+        draft.note("owner", "a data directory is missing, so there is none to keep: as the manifests say")
+        return
+    owners = listed(dict.fromkeys(f"{d.owner} {d.mode}" for d in disk.values() if d))
+    draft.note("owner", f"as the old data has it: {owners or 'not known, no host shows its data directory'}")
+
+
+def bump(draft: Draft, seen: Sequence[Seen]) -> None:
+    """The default, or more where the last revision that anybody saw demands it."""
+    from runbook.checks.bump import enough
+
+    living = max((e.revision for s in seen for e in (*s.statuses, *s.everyone)), default=None)
+    dead = max((s.dead for s in seen if s.dead is not None), default=None)
+    last = max((r for r in (living, dead) if r is not None), default=None)
+    snapshot = draft.source.revision
+    if last is None:
+        draft.warn("bump", "no etcd tells its revision: make sure that the cluster was never above snapshot + bump")
+        return
+    if (snapshot or 0) + draft.bump <= last + MARGIN:
+        draft.bump = enough(last, snapshot or 0)
+    seen_as = "the living cluster is at" if living is not None else "the dead members' data shows at least"
+    what = f"{draft.bump} alone" if snapshot is None else f"snapshot {snapshot} + bump = {snapshot + draft.bump}"
+    draft.note("bump", f"{seen_as} revision {last}; {what} is above it")
+
+
+def tools(draft: Draft, seen: Sequence[Seen]) -> None:
+    """Etcdctl and etcdutl on the hosts: the same path everywhere, or a note on bringing them along."""
+    heard = [s for s in seen if s.pod]
+    for tool in ("etcdctl", "etcdutl"):
+        paths = {s.name: s.tool(tool) for s in heard}
+        missing = [name for name, path in paths.items() if not path]
+        found = set(paths.values()) - {""}
+        if not missing and len(found) == 1:
+            draft.tools[tool] = found.pop()
+        elif missing:
+            version = next((v for s in heard if (v := etcd_version(s))), "of the cluster's version")
+            text = f"{listed(missing)} has no {tool}: put etcdctl and etcdutl {version} into a directory here, name it"
+            draft.warn("upload", text)
+        else:
+            draft.warn("tools", f"{tool} lies elsewhere on each host ({listed(paths.values())}): link it into PATH")
+    versions = {f"{s.name} {s.version('etcdutl')}" for s in heard if s.version("etcdutl")}
+    if versions:
+        draft.note("tools", f"etcdutl: {listed(sorted(versions))}")
+    for s in heard:
+        mine, etcd = s.version("etcdutl"), etcd_version(s)
+        if mine and etcd and mine.split(".")[:2] != etcd.split(".")[:2]:
+            draft.warn("tools", f"{s.name}: etcdutl is {mine}, etcd is {etcd}: bring others along (upload)")
+
+
+def etcd_version(s: Seen) -> str:
+    """By the member, else by the image's tag."""
+    living = next((e.version for e in s.statuses if e.version), "")
+    return living or (s.pod.version.partition("-")[0] if s.pod else "")
+
+
+def verify(draft: Draft, seen: Sequence[Seen]) -> None:
+    """What can be asked of the restored cluster: only what must be in the snapshot too, for a missing Secret halts."""
+    modes = [s.api.flag("authorization-mode") for s in seen if s.api]
+    if any("RBAC" in mode.split(",") for mode in modes):
+        draft.rbac = ["clusterrole/cluster-admin"]
+    else:
+        draft.note("rbac", "no API server's --authorization-mode with RBAC was seen")
+    found = {n: r for s in seen for n, r in s.secrets.items() if n.count("/") == 1 and not _fades(n)}
+    if not found:
+        draft.note("secrets", "namespace/name of one that is in the snapshot; no etcd could be asked for their names")
+        return
+    oldest = min(found, key=lambda name: (found[name], name))
+    if draft.source.revision is not None and found[oldest] <= draft.source.revision:
+        draft.secrets = [oldest]
+        draft.note("secrets", f"made at revision {found[oldest]}, before the snapshot, and still there")
+    else:
+        when = "the snapshot's revision is not known" if draft.source.revision is None else "none of them is as old"
+        draft.note("secrets", f"namespace/name of one that is in the snapshot: perhaps {oldest}; {when}")
+
+
+def _fades(name: str) -> bool:
+    return name.partition("/")[2].startswith(FADING)
