@@ -121,6 +121,18 @@ find -L "$@" -maxdepth 2 -type f \( -name '*.db' -o -name '*.snap' -o -name '*.s
 """
 """Directories; the three newest files that may be snapshots: seconds since the epoch, bytes, path."""
 
+NAMED = r"""
+export LC_ALL=C
+timeout 4 grep -a -o -E \
+  '\{"id":[0-9]+,"peerURLs":\[[^]{}]*\](,"isLearner":(true|false))?(,"name":"[^"{}]*")?(,"clientURLs":\[[^]{}]*\])?\}' \
+  -- "$1" | sort -u | head -n 50
+:
+"""
+"""A member's database; the members that it names, as etcd writes them there (JSON), and perhaps some of earlier times.
+
+For a cluster that lists its members no more: the file is only read, and pages that are free now are read with it.
+"""
+
 
 def first() -> list[Command]:
     """The first question to every host: what it is, and what its manifests say; who holds it."""
@@ -241,6 +253,25 @@ def members(n: Target, etcdctl: str) -> dict[str, Command]:
         "members": kube.etcdctl(n, "member", "list", "-w", "json", timeout=QUICK, tool=etcdctl),
         "everyone": kube.etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=8, tool=etcdctl),
     }
+
+
+@dataclass(frozen=True)
+class Written:
+    """A member as a database names it."""
+
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+
+
+def written(text: str) -> Written | None:
+    """One member's JSON in etcd's bucket ``members``; None where it has never started, or is not understood."""
+    try:
+        m = Shape(from_json(text, "member"), "member")
+        found = Written(m.text("name", ""), m.texts("peerURLs"), m.texts("clientURLs"))
+    except ParseError:
+        return None
+    return found if found.name and found.peer_urls else None
 
 
 def secrets(n: Target, etcdctl: str, prefix: str) -> Command:

@@ -32,6 +32,7 @@ class Made:
     document: dict[str, Any]
     draft: Draft
     silent: tuple[str, ...]
+    again: str
     warnings: tuple[str, ...]
 
 
@@ -89,10 +90,13 @@ def init(
 def _told(made: Made, out: Path | None) -> str:
     """What was written, and what to type now."""
     file = shlex.quote(str(out)) if out else "plan.yaml"
-    workers = f", {len(made.draft.workers)} workers" if made.draft.workers else ""
-    head = f"{out or 'the plan'}: {len(made.draft.nodes)} nodes{workers}, read just now"
+    counts = ((len(made.draft.nodes), "node"), (len(made.draft.workers), "worker"))
+    kinds = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
+    head = f"{out or 'the plan'}: {', '.join(kinds)}; written from what was read there just now"
     dead = [n.name for n in made.draft.nodes if n.host in made.silent or n.name in made.silent]
     next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing"]
+    if made.draft.missing:
+        next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
     run = f"runbook run {file}"
@@ -178,16 +182,20 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
         found = local.result()
     found = wanted.on_its_node(found, seen)
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
-    for text in reversed(twice):
-        draft.warnings.insert(0, text)
+    for text in twice:
+        draft.warn("nodes", text)
     if found.damage:
         draft.warn("snapshot", found.damage)
     elif not found.url:
-        draft.warn("snapshot", "no --snapshot was given: spec.snapshot.from is a placeholder, which `run` refuses")
-    return _read_back(draft, seen, out)
+        newest = max(((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups), default=(0, ""))[
+            1
+        ]
+        perhaps = f"; the newest file seen on a host: --snapshot {newest}" if newest else ""
+        draft.warn("no snapshot", f"no --snapshot was given: spec.snapshot.from is only a placeholder{perhaps}")
+    return _read_back(draft, seen, snapshot, out)
 
 
-def _read_back(draft: Draft, seen: Sequence[Seen], out: Path | None) -> Made:
+def _read_back(draft: Draft, seen: Sequence[Seen], snapshot: str, out: Path | None) -> Made:
     """The text, as our own loader takes it. Raises Refused where it does not: then a host says impossible things."""
     from datetime import UTC, datetime
 
@@ -212,7 +220,24 @@ def _read_back(draft: Draft, seen: Sequence[Seen], out: Path | None) -> Made:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
     silent = tuple(s.word for s in seen if s.silent)
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    return Made(text, yaml.safe_load(text), draft, silent, warnings)
+    again = _again(seen, draft, snapshot, out)
+    return Made(text, yaml.safe_load(text), draft, silent, again, warnings)
+
+
+def _again(seen: Sequence[Seen], draft: Draft, snapshot: str, out: Path | None) -> str:
+    """The same command, with the members that no host of this one holds."""
+    ssh = draft.ssh
+    options = {
+        "--identity-file": str(ssh.identity_file or ""),
+        "--known-hosts-file": str(ssh.known_hosts_file),
+        "--jump": ssh.jump or "",
+        "--snapshot": snapshot,
+        "-o": str(out or ""),
+    }
+    hosts = [f"{s.place.ssh.user}@{s.word}" for s in seen] + [f"{ssh.user}@{place}" for place in draft.missing]
+    words = [w for option, value in options.items() if value for w in (option, value)]
+    force = ["--force"] if out else []
+    return shlex.join(["runbook", "init", *(w for h in hosts for w in ("--host", h)), *words, *force])
 
 
 def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:

@@ -7,13 +7,14 @@ saying so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runbook import parse
 from runbook.checks.words import listed
+from runbook.discovery.asks import Written
 from runbook.discovery.seen import Seen, host_of
-from runbook.plan import Node, Paths, Ssh, Worker
+from runbook.plan import Node, Paths, Ssh, Worker, default_client_urls
 
 MARGIN = 500_000_000
 """What a default bump must be above the last revision known, at least: days of writes between plan and outage."""
@@ -30,13 +31,15 @@ class Source:
     revision: int | None = None
     raw: bool = False
     """It has no checksum at its end."""
+    members: tuple[Written, ...] = ()
+    """Those of the cluster when it was taken."""
     damage: str = ""
     """What a person should know of it."""
 
 
 @dataclass
 class Draft:
-    """The plan to be. ``notes``: comments by the key that they stand at; ``warnings`` are for the person too."""
+    """The plan to be. Of each key: what was ``said``, about whom; ``loud`` is what the person is told too."""
 
     nodes: list[Node] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
@@ -49,19 +52,34 @@ class Draft:
     tools: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     rbac: list[str] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Where members live, or may, that no given host holds."""
+    said: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    loud: dict[tuple[str, str], None] = field(default_factory=dict)
 
-    def note(self, key: str, text: str) -> None:
-        """A comment at that key, once."""
-        if text not in self.notes.setdefault(key, []):
-            self.notes[key].append(text)
+    def note(self, key: str, text: str, who: str = "") -> None:
+        """A comment at that key, once; ``who`` it is about, where others may have the same."""
+        names = self.said.setdefault(key, {}).setdefault(text, [])
+        if who and who not in names:
+            names.append(who)
 
-    def warn(self, key: str, text: str) -> None:
+    def warn(self, key: str, text: str, who: str = "") -> None:
         """The same, and a warning."""
-        self.note(key, text)
-        if text not in self.warnings:
-            self.warnings.append(text)
+        self.note(key, text, who)
+        self.loud[key, text] = None
+
+    def notes(self, key: str) -> list[str]:
+        """The comments at that key, each with those that it is about."""
+        return [self._about(key, text) for text in self.said.get(key, {})]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should mind, in the order in which it was found."""
+        return [self._about(key, text) for key, text in self.loud]
+
+    def _about(self, key: str, text: str) -> str:
+        who = self.said[key][text]
+        return f"{listed(who)}: {text}" if who else text
 
 
 @dataclass(frozen=True)
@@ -89,8 +107,8 @@ def one_each(seen: Sequence[Seen], draft: Draft) -> list[Seen]:
     return found
 
 
-def members_of(seen: Sequence[Seen]) -> list[Known]:
-    """Every member that anybody told of, each once: by those that live, else by the etcd.yaml files."""
+def members_of(seen: Sequence[Seen], source: Source) -> list[Known]:
+    """Every member that anybody told of, each once: by those that live; else by etcd.yaml, dead data, the snapshot."""
     living = {e.member_id for s in seen for e in (*s.statuses, *s.everyone)}
     told: dict[int, Known] = {}
     for s in seen:
@@ -99,14 +117,23 @@ def members_of(seen: Sequence[Seen]) -> list[Known]:
             told.setdefault(m.id, Known(m.name, m.peer_urls, m.client_urls, by, m.id in living, m.is_learner))
     if told:
         return list(told.values())
-    own = {s.name: s.peer_urls for s in seen if s.pod}
-    named: dict[str, Known] = {}
+    found = [Known(s.name, s.peer_urls) for s in seen if s.pod]
+    for known in _remembered(seen, source):
+        if not any(known.name == k.name or set(known.peer_urls) & set(k.peer_urls) for k in found):
+            found.append(known)
+    return found
+
+
+def _remembered(seen: Sequence[Seen], source: Source) -> Iterator[Known]:
+    """Members that files speak of; each may have been removed since, or have come later than the others."""
+    for s in seen:
+        for w in s.written:
+            yield Known(w.name, w.peer_urls, w.client_urls, f"the data of {s.name} names it")
+    for w in source.members:
+        yield Known(w.name, w.peer_urls, w.client_urls, "the snapshot lists it, as the cluster was then")
     for s in seen:
         for name, urls in s.initial_cluster.items():
-            if name not in own:
-                by = f"etcd.yaml of {s.name} names it, as the cluster was when {s.name} joined"
-                named.setdefault(name, Known(name, urls, (), by))
-    return [Known(name, urls) for name, urls in own.items()] + list(named.values())
+            yield Known(name, urls, (), f"etcd.yaml of {s.name} names it, as the cluster was when {s.name} joined")
 
 
 def control_plane(seen: Sequence[Seen]) -> list[parse.KubeNode]:
@@ -123,7 +150,7 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
         if s.pod:
             urls = s.client_urls or s.peer_urls
             draft.nodes.append(replace(s.place, name=s.name, peer_urls=s.peer_urls, client_urls=urls, paths=s.paths))
-    members = members_of(seen)
+    members = members_of(seen, draft.source)
     silent = [s for s in seen if s.silent]
     left = [m for m in members if not _held(m, draft.nodes)]
     for s in list(silent):
@@ -133,8 +160,8 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
             _absent(draft, s, match, "")
             left.remove(match)
             silent.remove(s)
-    if len(silent) == 1 and len(left) == 1 and left[0].name:
-        _absent(draft, silent[0], left[0], "; it is taken for this one because nobody else is left: see whether it is")
+    if len(silent) == 1 and len(left) == 1 and _may_be(silent[0], left[0], resolved):
+        _absent(draft, silent[0], left[0], "; taken for this one because no other is left: see whether it is")
         silent, left = [], []
     for s in silent:
         why = f"--host {s.word} is not in this plan: {s.silent}; and no other host knows which member it is"
@@ -164,22 +191,26 @@ def _held(member: Known, nodes: Sequence[Node]) -> bool:
     return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in nodes)
 
 
+def _may_be(s: Seen, member: Known, resolved: Mapping[str, Iterable[str]]) -> bool:
+    """Whether a silent host may be the one member that is left: a name that nobody knows is rather a typing error."""
+    return bool(member.name and not member.living and tuple(resolved.get(s.word, ())))
+
+
 def _absent(draft: Draft, s: Seen, member: Known, but: str) -> None:
     """A silent host, written from what others say of it."""
-    client = member.client_urls or tuple(f"{u.rpartition(':')[0]}:2379" for u in member.peer_urls)
+    client = member.client_urls or default_client_urls(member.peer_urls)
     draft.nodes.append(replace(s.place, name=member.name, peer_urls=member.peer_urls, client_urls=client))
     lives = " (and its member answers the others)" if member.living else ""
-    text = f"{member.name} ({s.word}) did not answer here{lives}: {s.silent}"
-    draft.warn("nodes", text)
-    draft.note(f"node {member.name}", f"did not answer: {s.silent}")
-    by = member.by or "the API server lists it"
-    draft.note(f"node {member.name}", f"name and URLs: {by}{but}; its paths are taken to be those of the others")
+    draft.warn(f"node {member.name}", f"{member.name} ({s.word}) did not answer{lives}: {s.silent}{but}")
+    draft.note(f"node {member.name}", f"name and URLs: {member.by}; its paths are taken to be those of the others")
 
 
 def _stranger(draft: Draft, m: Known) -> None:
     """A member that no given host holds: alive, it would be a second cluster beside the restored one."""
     who = f"member {m.name or '(never started)'} at {listed(m.peer_urls)}"
-    add = f"write the plan anew with --host {host_of(m.peer_urls[0]) if m.peer_urls else 'HOST'} too"
+    place = next((host_of(u) for u in m.peer_urls), "") or "HOST"
+    add = f"write the plan anew with --host {place} too"
+    draft.missing.append(place)
     if m.living:
         text = f"DANGER: {who} lives and is on no --host; restored without it there would be two clusters: {add}"
     elif m.living is False:
@@ -228,21 +259,21 @@ def common(draft: Draft, seen: Sequence[Seen]) -> None:
     for s in heard.values():
         words = s.looked.words
         if "config" not in words:
-            draft.note("manifests", f"{s.name}: the kubelet's config.yaml could not be read: kubeadm's own place")
+            draft.note("manifests", "the kubelet's config.yaml could not be read: kubeadm's own place", s.name)
         elif "no-static-pods" in words:
-            draft.warn("manifests", f"{s.name}: {words['no-static-pods']} has no staticPodPath: it runs none")
+            draft.warn("manifests", f"{words['no-static-pods']} has no staticPodPath: its kubelet runs none", s.name)
         if "etcd.yaml" not in s.looked.files:
             place = f"{s.paths.manifests}/etcd.yaml"
-            text = f"{s.name}: {place} is missing, what is written here is from {words.get('stray')}: put it back first"
-            draft.warn("manifests", text)
+            text = f"{place} is missing, what is written here is from {words.get('stray')}: put it back first"
+            draft.warn("manifests", text, s.name)
         if not words.get("kubeconfig"):
-            draft.warn("kubeconfig", f"{s.name} has no admin.conf that root can read: nothing can be verified without")
+            draft.warn("kubeconfig", "no admin.conf that root can read: without one nothing can be verified", s.name)
         for key, inside in (("dataDir", s.pod.data_dir if s.pod else ""), ("walDir", s.pod.wal_dir if s.pod else "")):
             if inside is None:
-                text = f"{s.name}: no host path is mounted behind etcd's {key}: its data ends with the container"
-                draft.warn(key, text)
+                text = f"no host path is mounted behind etcd's {key}: its data ends with the container"
+                draft.warn(key, text, s.name)
         if s.paths.data_dir in s.disk and s.disk[s.paths.data_dir] is None:
-            draft.warn("dataDir", f"{s.name}: {s.paths.data_dir} is not there: there is no old data to keep")
+            draft.warn("dataDir", f"{s.paths.data_dir} is not there: there is no old data to keep", s.name)
 
 
 def owner(draft: Draft, seen: Sequence[Seen]) -> None:
@@ -253,8 +284,8 @@ def owner(draft: Draft, seen: Sequence[Seen]) -> None:
         on = disk[name]
         if on and user is not None and (user, group if group is not None else on.gid) != (on.uid, on.gid):
             says = f"runAsUser {user}" + (f", runAsGroup {group}" if group is not None else "")
-            text = f"{name}: etcd.yaml says {says}, the data directory belongs to {on.owner} ({on.uid}:{on.gid})"
-            draft.warn("owner", f"{text}: keep gives the restored data what the old data has")
+            text = f"etcd.yaml says {says}, the data directory belongs to {on.owner} ({on.uid}:{on.gid})"
+            draft.warn("owner", f"{text}: keep gives the restored data what the old data has", name)
     told = {pair for pair in asked.values() if pair[0] is not None}
     if len(told) == 1 and len(asked) == sum(u is not None for u, _ in asked.values()) and None in disk.values():
         user, group = told.pop()
@@ -298,13 +329,12 @@ def tools(draft: Draft, seen: Sequence[Seen]) -> None:
             draft.warn("upload", text)
         else:
             draft.warn("tools", f"{tool} lies elsewhere on each host ({listed(paths.values())}): link it into PATH")
-    versions = {f"{s.name} {s.version('etcdutl')}" for s in heard if s.version("etcdutl")}
-    if versions:
-        draft.note("tools", f"etcdutl: {listed(sorted(versions))}")
     for s in heard:
+        if s.version("etcdutl"):
+            draft.note("tools", f"etcdutl {s.version('etcdutl')}", s.name)
         mine, etcd = s.version("etcdutl"), etcd_version(s)
         if mine and etcd and mine.split(".")[:2] != etcd.split(".")[:2]:
-            draft.warn("tools", f"{s.name}: etcdutl is {mine}, etcd is {etcd}: bring others along (upload)")
+            draft.warn("tools", f"etcdutl is {mine}, etcd is {etcd}: bring others along (upload)", s.name)
 
 
 def etcd_version(s: Seen) -> str:

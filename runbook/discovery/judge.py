@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from runbook.checks.words import listed
@@ -52,7 +51,7 @@ def judge(
 def _refuse(seen: Sequence[Seen]) -> None:
     heard = [s for s in seen if not s.silent]
     if not heard:
-        told = [f"{listed(words)}: {why}" for words, why in grouped((s.word, _bare(s)) for s in seen)]
+        told = [f"{listed(words)}: {why}" for words, why in grouped((s.word, s.silent) for s in seen)]
         raise Refused(
             "no host could be asked:\n  " + "\n  ".join(told),
             true=TRUE,
@@ -80,11 +79,6 @@ def _refuse(seen: Sequence[Seen]) -> None:
                 means="one of them is a copy of the other, or stands in for it; both cannot be restored as one member",
                 next=(f"runbook init --host {other}   # with the hosts that belong to the cluster",),
             )
-
-
-def _bare(s: Seen) -> str:
-    """Why it is silent, without its own label, so that equal reasons are told once."""
-    return re.sub(rf"^{re.escape(s.word)} \([^)]*\): ", "", s.silent)
 
 
 def _nothing(heard: Sequence[Seen], headless: Sequence[Seen]) -> None:
@@ -160,9 +154,8 @@ def _lists(made: Draft, seen: Sequence[Seen]) -> None:
     for s in asked:
         if s.name in listed_ and listed_[s.name] != set(s.peer_urls):
             other = listed(sorted(listed_[s.name]))
-            made.warn(
-                f"node {s.name}", f"{s.name}: the cluster lists it at {other}, etcd.yaml at {listed(s.peer_urls)}"
-            )
+            text = f"the cluster lists it at {other}, its etcd.yaml at {listed(s.peer_urls)}"
+            made.warn(f"node {s.name}", text, s.name)
 
 
 def _name(made: Draft, seen: Sequence[Seen]) -> None:

@@ -6,6 +6,7 @@ hosts whose etcd or API server did not answer the second.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +19,21 @@ from runbook.checks import locks
 from runbook.checks.members import statuses
 from runbook.checks.words import script
 from runbook.discovery import asks
-from runbook.discovery.asks import Backup, Looked, Stat
+from runbook.discovery.asks import Backup, Looked, Stat, Written
 from runbook.plan import Node, Paths, Plan, Snapshot
 from runbook.shape import ParseError, Shape, from_json
 from runbook.step import Binding, Command, Result, Target
 from runbook.tables import printable
 from runbook.transport import Hosts
 
+SAID = {
+    "connection refused": "connection refused",
+    "was refused": "connection refused",
+    "context deadline exceeded": "no answer in time",
+    "x509": "its certificate is refused (x509)",
+    "no leader": "no leader",
+}
+"""What etcdctl and kubectl say in long lines, in short."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -34,7 +43,7 @@ class Seen:
 
     ``place`` is where it is reached, under the word of the command line. ``etcd_said`` and ``api_said`` are why its
     member and its API server did not answer, ``members_said`` why the member did not list the cluster. ``dead`` is the
-    last revision in the data of a member that does not run: a lower bound.
+    last revision in the data of a member that does not run, a lower bound; ``written`` the members that its data names.
     """
 
     place: Node
@@ -50,6 +59,7 @@ class Seen:
     members_said: str = ""
     everyone: tuple[parse.EndpointStatus, ...] = ()
     dead: int | None = None
+    written: tuple[Written, ...] = ()
     snapshot: int | None = None
     secrets: Mapping[str, int] = field(default_factory=dict)
     kubeadm: Mapping[str, str] = field(default_factory=dict)
@@ -176,14 +186,21 @@ def first(place: Node, results: Sequence[Result]) -> Seen:
     """What the first round says of a host."""
     look, lock = results
     if look.unknown:
-        return Seen(place, silent=printable(look.tail()) or "no answer")
+        return Seen(place, silent=_bare(place, look.tail()) or "no answer")
     looked = asks.looked(look)
+    if looked is None and not look.ok and not look.out.strip():
+        return Seen(place, silent=_bare(place, look.tail()) or f"exit code {look.code}")
     if looked is None:
         said = printable(look.tail(1))[:200] or "nothing"
         return Seen(place, silent=f"it answered what nobody understands (exit code {look.code}): {said}")
     if looked.words["uid"] != "0":
         return Seen(place, silent=f"commands run there as the user id {looked.words['uid'][:20]}, not as root (0)")
     return Seen(place, looked=looked, holder=locks.holder(lock.out) if lock.ok else None)
+
+
+def _bare(place: Node, said: str) -> str:
+    """What the transport says, without the host's label: that stands before it, or equal reasons are told once."""
+    return re.sub(rf"^{re.escape(place.name)} \([^)]*\): ", "", printable(said))
 
 
 def target(seen: Seen, count: int) -> Target:
@@ -226,9 +243,16 @@ def _why(result: Result, tool: str) -> str:
     if result.code == 124:
         return "no answer in time"
     last = printable(result.tail(1))
-    for known in ("connection refused", "context deadline exceeded", "certificate", "etcdserver: no leader"):
+    for known in (
+        "connection refused",
+        "was refused",
+        "context deadline exceeded",
+        "certificate",
+        "etcdserver: no leader",
+    ):
         if known in result.err:
-            return {"context deadline exceeded": "no answer in time"}.get(known, known)
+            said = {"context deadline exceeded": "no answer in time", "was refused": "connection refused"}
+            return said.get(known, known)
     return last[:200] or f"exit code {result.code}"
 
 
@@ -248,8 +272,11 @@ def round_three(
             if "secrets" not in once:
                 once.add("secrets")
                 mine["secrets"] = asks.secrets(n, etcdctl, s.prefix)
-        elif etcdutl and s.disk.get(f"{s.paths.data_dir}/member/snap/db"):
-            mine["dead"] = asks.snapshot_status(etcdutl, f"{s.paths.data_dir}/member/snap/db", asks.QUICK)
+        db = f"{s.paths.data_dir}/member/snap/db"
+        if s.disk.get(db) and not any(e.leader for e in s.statuses):
+            mine["written"] = script(asks.NAMED, db, timeout=asks.QUICK)
+            if etcdutl and not s.statuses:
+                mine["dead"] = asks.snapshot_status(etcdutl, db, asks.QUICK)
         if s.nodes and "kubeadm" not in once:
             once.add("kubeadm")
             mine["kubeadm"] = asks.kubeadm_config(n)
@@ -272,6 +299,8 @@ def third(seen: Seen, answers: Mapping[str, Result]) -> Seen:
         seen = replace(seen, secrets=asks.secret_names(secrets, seen.prefix))
     if dead := answers.get("dead"):
         seen = replace(seen, dead=asks.revision(dead))
+    if named := answers.get("written"):
+        seen = replace(seen, written=tuple(w for line in named.out.splitlines() if (w := asks.written(line))))
     if there := answers.get("snapshot"):
         seen = replace(seen, snapshot=asks.revision(there))
     if config := answers.get("kubeadm"):

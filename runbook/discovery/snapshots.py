@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from runbook.discovery.asks import Written, written
 from runbook.discovery.draft import Source
 from runbook.discovery.seen import Seen
 from runbook.errors import UsageError
 from runbook.planfile.places import snapshot_url
+from runbook.snapshots.bolt import _LEAF_PAGE, Database, NotBolt, _Page
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_once
+
+
+class Listing(Database):
+    """A snapshot that tells the members of its cluster, too."""
+
+    def members(self) -> tuple[Written, ...]:
+        """What its bucket ``members`` holds (etcd's ``schema/membership.go``: a JSON text each). Raises NotBolt."""
+        found = self._bucket(b"members")
+        texts = self._texts(found, 4) if found else ()
+        return tuple(w for text in texts if (w := written(text.decode(errors="replace"))))
+
+    def _texts(self, page: _Page, deepest: int) -> Iterator[bytes]:
+        for index in range(min(page.count, 100)):
+            _, at, octets, _ = self._key_at(page, index)
+            if page.flags == _LEAF_PAGE:
+                yield self._read(at, min(octets, 1 << 16))
+            elif deepest:
+                yield from self._texts(self._page(at), deepest - 1)
+
+
+def members(path: Path) -> tuple[Written, ...]:
+    """The members that a snapshot on this machine lists; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            octets = os.fstat(file.fileno()).st_size
+            return Listing(file.fileno(), octets - octets % 512).members()
+    except (NotBolt, OSError):
+        return ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ def source(wanted: Named) -> Source:
         if error.reason != "no-trailer":
             raise
         facts = inspect_once(path, allow_missing_trailer=True)
-    found = Source(url, facts.sha256, facts.revision, raw=not facts.has_trailer)
+    found = Source(url, facts.sha256, facts.revision, raw=not facts.has_trailer, members=members(path))
     warnings = [w for w in facts.warnings() if facts.has_trailer or "no checksum" not in w]
     if not facts.has_trailer:
         warnings.append(f"{path} has no checksum at its end: `run` refuses it until allowMissingTrailer is true")

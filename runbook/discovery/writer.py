@@ -55,7 +55,7 @@ class _Page:
     def put(self, indent: int, text: str = "", *notes: str) -> None:
         """A line, below the notes of these keys."""
         for key in notes:
-            for note in self.draft.notes.get(key, ()):
+            for note in self.draft.notes(key):
                 self.lines += comment(note, indent)
         self.lines.append(" " * indent + text if text else "")
 
