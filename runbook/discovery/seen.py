@@ -242,18 +242,8 @@ def _why(result: Result, tool: str) -> str:
         return f"there is no {tool} on PATH"
     if result.code == 124:
         return "no answer in time"
-    last = printable(result.tail(1))
-    for known in (
-        "connection refused",
-        "was refused",
-        "context deadline exceeded",
-        "certificate",
-        "etcdserver: no leader",
-    ):
-        if known in result.err:
-            said = {"context deadline exceeded": "no answer in time", "was refused": "connection refused"}
-            return said.get(known, known)
-    return last[:200] or f"exit code {result.code}"
+    found = next((known for known in SAID if known in result.err.lower()), "")
+    return SAID.get(found) or printable(result.tail(1))[:200] or f"exit code {result.code}"
 
 
 def round_three(
