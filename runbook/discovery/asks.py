@@ -133,6 +133,14 @@ timeout 4 grep -a -o -E \
 For a cluster that lists its members no more: the file is only read, and pages that are free now are read with it.
 """
 
+INSIDE = r"""
+set -u
+id=$(timeout 3 crictl ps -q --state Running --label io.kubernetes.container.name=etcd 2> /dev/null | head -n 1)
+if [ -z "$id" ]; then echo "no etcdctl here, and no etcd container that has one" >&2; exit 127; fi
+exec crictl exec "$id" etcdctl "$@"
+"""
+"""Etcdctl's words, for the one in etcd's own container: kubeadm installs none on the host."""
+
 
 def first() -> list[Command]:
     """The first question to every host: what it is, and what its manifests say; who holds it."""
@@ -234,9 +242,15 @@ def backups(result: Result) -> Iterator[Backup]:
             yield Backup(path, int(size), int(at))
 
 
-def second(n: Target, etcdctl: str, kubectl: bool) -> list[Command]:
+def etcdctl(n: Target, tool: str, *words: str, timeout: float = QUICK) -> Command:
+    """A question to the host's member. Without a ``tool`` there, by that of the container, and with its own paths."""
+    asked = kube.etcdctl(n, *words, "-w", "json", timeout=timeout, tool=tool or "etcdctl")
+    return asked if tool else script(INSIDE, *asked.words()[1:], timeout=timeout + 3)
+
+
+def second(n: Target, tool: str, kubectl: bool) -> list[Command]:
     """Of a host whose etcd.yaml was read: its disk, its own member, its own API server."""
-    status = kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=QUICK, tool=etcdctl or "etcdctl")
+    status = etcdctl(n, tool, "endpoint", "status")
     nodes = replace(kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=QUICK), large=True)
     return [script(STAT, *disk_paths(n.node.paths), timeout=QUICK), status, *([nodes] if kubectl else [])]
 
@@ -244,14 +258,14 @@ def second(n: Target, etcdctl: str, kubectl: bool) -> list[Command]:
 def disk_paths(paths: Paths) -> tuple[str, ...]:
     """What is looked at on the disk."""
     data = (paths.data_dir, f"{paths.data_dir}/member", f"{paths.data_dir}/member/snap/db")
-    return (*data, *([paths.wal_dir] if paths.wal_dir else []), paths.etcd_ca, paths.etcd_cert, paths.etcd_key)
+    return (*data, *([paths.wal_dir] if paths.wal_dir else []))
 
 
-def members(n: Target, etcdctl: str) -> dict[str, Command]:
+def members(n: Target, tool: str) -> dict[str, Command]:
     """Of a host whose member answers: the whole cluster as it sees it."""
     return {
-        "members": kube.etcdctl(n, "member", "list", "-w", "json", timeout=QUICK, tool=etcdctl),
-        "everyone": kube.etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=8, tool=etcdctl),
+        "members": etcdctl(n, tool, "member", "list"),
+        "everyone": etcdctl(n, tool, "endpoint", "status", "--cluster", timeout=8),
     }
 
 
@@ -274,10 +288,10 @@ def written(text: str) -> Written | None:
     return found if found.name and found.peer_urls else None
 
 
-def secrets(n: Target, etcdctl: str, prefix: str) -> Command:
+def secrets(n: Target, tool: str, prefix: str) -> Command:
     """The first names of Secrets, with the revision at which each was made; no value leaves etcd."""
     words = ("get", f"{prefix}/secrets/", "--prefix", "--keys-only", f"--limit={LIMIT}", "--consistency=s")
-    return kube.etcdctl(n, *words, "-w", "json", timeout=QUICK, tool=etcdctl)
+    return etcdctl(n, tool, *words)
 
 
 def secret_names(result: Result, prefix: str) -> dict[str, int]:

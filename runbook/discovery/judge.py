@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from runbook.checks.words import listed
+from runbook.checks.words import listed, on
 from runbook.discovery import draft as drafting
 from runbook.discovery.asks import SIGNS
 from runbook.discovery.draft import Draft, Source, no_control_plane
@@ -56,7 +56,7 @@ def _refuse(seen: Sequence[Seen]) -> None:
             "no host could be asked:\n  " + "\n  ".join(told),
             true=TRUE,
             means="without an answer from at least one control plane nothing is known of the cluster",
-            next=tuple(f"ssh {s.place.ssh.user}@{s.place.host} true" for s in seen[:1]),
+            next=tuple(on(s.place, "true") for s in seen[:1]),
         )
     external = [s for s in heard if s.api and not s.pod and s.foreign and len(s.foreign) == len(s.etcd_servers)]
     if external:

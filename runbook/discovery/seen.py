@@ -26,6 +26,8 @@ from runbook.step import Binding, Command, Result, Target
 from runbook.tables import printable
 from runbook.transport import Hosts
 
+CERTIFICATES = {"etcd_ca": "trusted-ca-file", "etcd_cert": "cert-file", "etcd_key": "key-file"}
+"""By the field of :class:`Paths`, etcd's flag."""
 SAID = {
     "connection refused": "connection refused",
     "was refused": "connection refused",
@@ -102,8 +104,7 @@ class Seen:
         paths = replace(paths, kubeconfig=words.get("kubeconfig", usual.kubeconfig))
         if not self.pod:
             return paths
-        flags = {"etcd_ca": "trusted-ca-file", "etcd_cert": "cert-file", "etcd_key": "key-file"}
-        certificates = {key: self._outside(flag) or getattr(usual, key) for key, flag in flags.items()}
+        certificates = {key: self._outside(flag) or getattr(usual, key) for key, flag in CERTIFICATES.items()}
         return replace(
             paths, data_dir=self.pod.data_dir or usual.data_dir, wal_dir=self.pod.wal_dir or "", **certificates
         )
@@ -205,9 +206,11 @@ def _bare(place: Node, said: str) -> str:
 
 def target(seen: Seen, count: int) -> Target:
     """The host as a target of no plan, with the paths and URLs of its own etcd.yaml; ``count`` hosts in all."""
-    node = replace(
-        seen.place, paths=seen.paths, client_urls=seen.client_urls or ("https://127.0.0.1:2379",), peer_urls=()
-    )
+    paths = seen.paths
+    if seen.pod and not seen.tool("etcdctl"):  # asked inside the container, where its own flags' paths are
+        paths = replace(paths, **{key: seen.pod.flag(flag, getattr(paths, key)) for key, flag in CERTIFICATES.items()})
+    urls = seen.client_urls or ("https://127.0.0.1:2379",)
+    node = replace(seen.place, paths=paths, client_urls=urls, peer_urls=())
     return Target(Plan("init", Snapshot("", Path("/")), (node,) * count), Binding(run="init"), node)
 
 

@@ -161,3 +161,15 @@ def test_names_of_secrets() -> None:
     assert asks.secret_names(Result(0, text), "/registry") == {"default/known": 30}
     for bad in ("", "[]", '{"kvs": [{"key": "!"}]}', '{"kvs": 3}'):
         assert asks.secret_names(Result(0, bad), "/registry") == {}
+
+
+def test_etcdctl_in_the_container(tmp_path: Path) -> None:
+    crictl = tmp_path / "crictl"
+    crictl.write_text('#!/bin/sh\n[ "$1" = ps ] && { cat "$0.ids"; exit; }\necho "$*"\n')
+    crictl.chmod(0o755)
+    text = f'PATH="{tmp_path}:$PATH"\n{asks.INSIDE}'
+    (tmp_path / "crictl.ids").write_text("abc\ndef\n")
+    assert sh(tmp_path, text, "--endpoints=x", "member", "list").out == "exec abc etcdctl --endpoints=x member list\n"
+    (tmp_path / "crictl.ids").write_text("")
+    none = sh(tmp_path, text, "member", "list")
+    assert (none.code, none.out) == (127, "")

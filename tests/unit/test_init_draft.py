@@ -206,6 +206,18 @@ def test_hosts_without_tools() -> None:
     assert plan.tools.etcdutl == "etcdutl"
 
 
+def test_without_etcdctl_the_one_in_the_container_is_asked() -> None:
+    inside = ("trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt", "trusted-ca-file=/pki/ca.crt")
+    machines = cluster(**{n: {"more": ["no tools"], "files": edited(n, "etcd.yaml", inside)} for n in IPS})
+    hosts = Machines({m.ip: m for m in machines})
+    seen = survey(hosts, places(machines))  # type: ignore[arg-type]
+    assert all(s.members and s.statuses for s in seen)
+    words = [w for round_ in hosts.rounds for commands in round_.values() for c in commands for w in c.words()]
+    assert words.count("--cacert=/pki/ca.crt") == 3 * 3 + 1
+    machines = cluster(**{n: {"more": ["no tools", "no container"]} for n in IPS})
+    assert any("there is no etcdctl on PATH" in note for note in drafted(machines).notes("nodes"))
+
+
 def test_tools_beside_path() -> None:
     more = ["no tools", "tool etcdctl /opt/bin/etcdctl", "tool etcdutl /opt/bin/etcdutl"]
     _, plan = written(cluster(**{n: {"more": more} for n in IPS}))
