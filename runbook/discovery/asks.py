@@ -6,7 +6,6 @@ Nothing here trusts an answer: whatever is not understood is missing from the da
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -173,7 +172,7 @@ class Looked:
         """An etcd.yaml that lies elsewhere than the kubelet looks for it."""
         try:
             return parse.manifest(base64.b64decode(self.words.get("stray-text", ""), validate=True).decode())
-        except (ParseError, binascii.Error, UnicodeDecodeError):
+        except ValueError:  # base64's, UTF-8's and our own
             return None
 
 
@@ -301,7 +300,7 @@ def secret_names(result: Result, prefix: str) -> dict[str, int]:
         for kv in Shape(from_json(result.out, "etcdctl get"), "etcdctl get").children("kvs"):
             key = base64.b64decode(kv.text("key"), validate=True).decode()
             found[key.removeprefix(f"{prefix}/secrets/")] = kv.number("create_revision", 0)
-    except (ParseError, binascii.Error, UnicodeDecodeError):
+    except ValueError:  # base64's, UTF-8's and our own
         return {}
     return found
 

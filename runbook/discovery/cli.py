@@ -124,11 +124,10 @@ def _write(out: Path, text: str, force: bool) -> None:
     """Whole or not at all; a file that came meanwhile is not written over."""
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
+        if not force:
+            out.open("x").close()  # the name is ours now
         part.write_text(text, encoding="utf-8")
-        if force:
-            part.replace(out)
-        else:
-            os.link(part, out)  # unlike a rename, refuses where the name is taken
+        part.replace(out)
     except FileExistsError:
         raise UsageError(f"-o {out}: it came into being just now, and is not written over", true=NOTHING) from None
     except OSError as error:

@@ -155,7 +155,7 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
     left = [m for m in members if not _held(m, draft.nodes)]
     for s in list(silent):
         places = {s.word, s.place.host, *resolved.get(s.word, ())}
-        match = next((m for m in left if m.name in places or places & _places(m, seen)), None)
+        match = next((m for m in left if m.name and places & _places(m, seen)), None)
         if match:
             _absent(draft, s, match, "")
             left.remove(match)

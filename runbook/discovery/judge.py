@@ -152,6 +152,9 @@ def _lists(made: Draft, seen: Sequence[Seen]) -> None:
         made.note("nodes", f"no member listed the cluster ({why}): these are the hosts named, compare by hand")
     listed_ = {m.name: set(m.peer_urls) for s in asked if s.members for m in s.members.members}
     for s in asked:
+        if s.foreign:
+            text = f"kube-apiserver has --etcd-servers={','.join(s.etcd_servers)}, not its own member alone"
+            made.warn(f"node {s.name}", f"{text}: `run` refuses that", s.name)
         if s.name in listed_ and listed_[s.name] != set(s.peer_urls):
             other = listed(sorted(listed_[s.name]))
             text = f"the cluster lists it at {other}, its etcd.yaml at {listed(s.peer_urls)}"

@@ -80,7 +80,8 @@ def render(draft: Draft, seen: Sequence[Seen], version: str, at: datetime, again
     _workers(page)
     _ssh(page)
     _rest(page, seen)
-    return "\n".join(page.lines) + "\n"
+    text = "\n".join(page.lines) + "\n"
+    return text.encode("utf-8", "replace").decode()  # JSON can hold half of a surrogate pair, UTF-8 cannot
 
 
 def _head(draft: Draft, seen: Sequence[Seen], version: str, at: datetime, again: str) -> Iterator[list[str]]:
@@ -90,7 +91,7 @@ def _head(draft: Draft, seen: Sequence[Seen], version: str, at: datetime, again:
     for s in seen:
         yield comment(f"- {s.place.ssh.user}@{s.word}: {_said(s)}", 0)
     yield ["# What stands here was read there, unless a comment says otherwise. Look through it; then:", "#"]
-    yield [f"#   runbook preview --check {again}", f"#   runbook run {again}", "#"]
+    yield [f"#   runbook preview --check {printable(again)}", f"#   runbook run {printable(again)}", "#"]
     for text in draft.warnings:
         yield comment(f"WARNING: {text}", 0)
 
@@ -102,9 +103,9 @@ def _said(s: Seen) -> str:
     if not s.pod:
         return "no control plane"
     tag = s.pod.version or "no tag"
-    etcd = f"etcd {etcd_version(s)} answers" if s.statuses else f"etcd does not answer ({s.etcd_said}), image {tag}"
+    etcd = f"etcd {etcd_version(s)} answers" if s.statuses else f"etcd does not answer ({s.etcd_said})"
     api = "API server answers" if s.nodes else f"API server does not answer ({s.api_said})"
-    return f"{s.name}; {etcd}; {api}, Kubernetes {s.api.version if s.api and s.api.version else 'unknown'}"
+    return f"{s.name}; {etcd}, image {tag}; {api}, Kubernetes {s.api.version if s.api and s.api.version else 'unknown'}"
 
 
 def _snapshot(page: _Page, seen: Sequence[Seen]) -> None:

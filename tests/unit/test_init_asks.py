@@ -104,6 +104,13 @@ def test_what_is_no_answer(out: str) -> None:
     assert asks.looked(Result(0, out)) is None
 
 
+def test_a_manifest_put_aside_that_is_none() -> None:
+    for text in ("é", "!!", base64.b64encode(b"kind: Pad").decode(), base64.b64encode(b"\xff").decode()):
+        found = asks.looked(Result(0, f"uid 0\nstray-text {text}\n== manifests\n"))
+        assert found
+        assert found.stray is None
+
+
 def test_a_listing_that_was_cut_off_is_told() -> None:
     found = asks.looked(Result(0, "uid 0\nuid 1\n== manifests\nfile Zm9v\x1b[31m !!\n"))
     assert found
@@ -159,7 +166,7 @@ def test_names_of_secrets() -> None:
     key = base64.b64encode(b"/registry/secrets/default/known").decode()
     text = json.dumps({"header": {}, "kvs": [{"key": key, "create_revision": 30, "mod_revision": 31}]})
     assert asks.secret_names(Result(0, text), "/registry") == {"default/known": 30}
-    for bad in ("", "[]", '{"kvs": [{"key": "!"}]}', '{"kvs": 3}'):
+    for bad in ("", "[]", '{"kvs": [{"key": "é"}]}', '{"kvs": [{"key": "!"}]}', '{"kvs": 3}'):
         assert asks.secret_names(Result(0, bad), "/registry") == {}
 
 

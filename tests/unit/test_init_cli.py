@@ -87,6 +87,23 @@ def test_the_plan_goes_to_a_file_once(desk: Desk) -> None:
     assert sorted(p.name for p in desk.home.iterdir()) == ["etcd.db", "key", "known_hosts", "plan.yaml"]
 
 
+def test_a_file_that_comes_meanwhile_is_not_written_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile = desk.connect
+
+    def connect(targets: Sequence[Target], claim: Claim) -> Machines:
+        desk.out.write_text("another's")
+        return meanwhile(targets, claim)
+
+    monkeypatch.setattr(real_hosts, "connect", connect)
+    assert "came into being just now" in desk.init(*ALL, "-o", "plan.yaml", code=2).stderr
+    assert desk.out.read_text() == "another's"
+
+
+def test_a_strange_file_name_stays_in_its_comment(desk: Desk) -> None:
+    desk.init(*ALL, "-o", "a\nb: c.yaml")
+    assert planfile.load(Path("a\nb: c.yaml")).name == "kubernetes"
+
+
 def test_json_has_plan_and_warnings(desk: Desk) -> None:
     done = desk.init(*ALL[:4], "--output", "json")
     document = json.loads(done.stdout)

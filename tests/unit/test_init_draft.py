@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from runbook.discovery.judge import judge
 from runbook.discovery.seen import survey
 from runbook.errors import Held, Refused
 from runbook.parse import member_ids
+from runbook.planfile import PlanErrors
+from runbook.step import Command, Result
 from tests.unit.checks_world import NODES, PLAN, RUN, nodes_json
 from tests.unit.init_world import (
     IPS,
@@ -59,7 +62,7 @@ def test_a_healthy_cluster_is_written_whole() -> None:
     assert plan.owner == "keep"
     assert plan.cluster.bump_revision == 1_000_000_000
     assert "api.prod:6443" in text
-    assert "etcd 3.5.24 answers; API server answers, Kubernetes 1.30.14" in text
+    assert "etcd 3.5.24 answers, image 3.5.24-0; API server answers, Kubernetes 1.30.14" in text
     assert drafted(machines, SNAPSHOT).warnings == []
 
 
@@ -135,6 +138,12 @@ def test_a_control_plane_node_that_no_host_is() -> None:
 
     machines = cluster(m1={"nodes": nodes_json(edit=stranger)})
     assert any("control-plane node m9" in w for w in drafted(machines).warnings)
+
+
+def test_an_api_server_that_talks_to_other_members_too() -> None:
+    servers = ("--etcd-servers=https://127.0.0.1:2379", "--etcd-servers=https://127.0.0.1:2379,https://10.0.1.11:2379")
+    draft = drafted(cluster(m1={"files": edited("m1", "kube-apiserver.yaml", servers)}))
+    assert any("m1: kube-apiserver has --etcd-servers=" in w and "`run` refuses" in w for w in draft.warnings)
 
 
 def test_members_in_different_clusters() -> None:
@@ -351,7 +360,10 @@ def test_a_worker_among_the_hosts() -> None:
     assert any("--host 10.0.1.50 is no control plane" in w for w in draft.warnings)
 
 
-@pytest.mark.parametrize("says", ["", "%PDF-1.4\x00\x1b[31m", "{}" * 5000, "uid 0\n== manifests\nfile !!!\n"])
+@pytest.mark.parametrize(
+    "says",
+    ["", "%PDF-1.4\x00\x1b[31m", "{}" * 5000, "uid 0\n== manifests\nfile !!!\n"],
+)
 def test_a_host_that_answers_garbage_is_named(says: str) -> None:
     machines = cluster(m3={"says": says})
     text, plan = written(machines)
@@ -380,6 +392,32 @@ def test_snapshots_on_hosts_are_named_where_none_was_given() -> None:
     machines = cluster(m2={"backups": "1775743200 12582912 /opt/backup/etcd 1.db\nrubbish\n"})
     assert "# seen: host://m2/opt/backup/etcd 1.db, 12 MiB, 2026-04-09 14:00 UTC" in written(machines)[0]
     assert "seen: host" not in written(machines, SNAPSHOT)[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_hosts_say_it_ends_in_a_plan_or_in_words(seed: int) -> None:
+    """Answers cut off, shuffled, with strange characters: an exception of any other kind would be a fault of ours."""
+    chance = random.Random(seed)  # noqa: S311 - no secret depends on it
+    strange = ["\0", '"', "{", "}", ":", "0", "-", "\n", " ", "é", "#", "\u2028", "\\ud800"]
+
+    class Odd(Machine):
+        def answer(self, command: Command) -> Result:
+            found = super().answer(command)
+            at = chance.randrange(len(found.out) + 1)
+            kinds = [found.out[:at], found.out[:at] + chance.choice(strange) + found.out[at:], found.out[at:]]
+            codes = [found.code, found.code, 1, 124, 127, None]
+            return found if chance.random() < 0.7 else Result(chance.choice(codes), chance.choice(kinds), found.err)
+
+    more: dict[str, Any] = {"kubeadm": "clusterName: x\n", "secrets": {"a/b": 3}, "written": member("m3"), "dead": 9}
+    alive: list[dict[str, Any]] = [
+        {"etcd": chance.random() < 0.6, "api": chance.random() < 0.6, "up": chance.random() < 0.8} for _ in IPS
+    ]
+    try:
+        text, plan = written([Odd(name, **more, **live) for name, live in zip(IPS, alive, strict=True)])
+    except (Refused, Held, PlanErrors):
+        return
+    assert plan.nodes
+    assert all(c.isprintable() or c == "\n" for c in text)
 
 
 # No plan at all.
