@@ -131,6 +131,8 @@ def _write(out: Path, text: str, force: bool) -> None:
     except FileExistsError:
         raise UsageError(f"-o {out}: it came into being just now, and is not written over", true=NOTHING) from None
     except OSError as error:
+        if not force and out.exists() and not out.stat().st_size:
+            out.unlink()
         raise UsageError(f"-o {out}: it cannot be written: {error.strerror}", true="no host is changed") from error
     finally:
         part.unlink(missing_ok=True)

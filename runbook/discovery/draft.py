@@ -15,6 +15,7 @@ from runbook.checks.words import listed
 from runbook.discovery.asks import Written
 from runbook.discovery.seen import Seen, host_of
 from runbook.plan import Node, Paths, Ssh, Worker, default_client_urls
+from runbook.shown import grouped
 
 MARGIN = 500_000_000
 """What a default bump must be above the last revision known, at least: days of writes between plan and outage."""
@@ -230,7 +231,8 @@ def add_workers(draft: Draft, seen: Sequence[Seen], given: Sequence[Seen], known
         draft.warn("workers", f"--host {s.word} is no control plane ({no_control_plane(s)}): it is written as a worker")
     nodes = control_plane(seen)
     if not nodes:
-        why = "; ".join(f"{s.word}: {s.api_said}" for s in seen if s.api_said) or "no host could ask one"
+        reasons = grouped((s.name, s.api_said) for s in seen if s.api_said)
+        why = "; ".join(f"{listed(names)}: {reason}" for names, reason in reasons) or "no host could ask one"
         draft.note("workers", f"not known, for no API server answered ({why})")
         draft.note("workers", "add them by hand; the restore does not need them, their phantom pods go away later")
     mine = {n.name for n in draft.nodes} | {n.host for n in draft.nodes}
@@ -300,7 +302,8 @@ def bump(draft: Draft, seen: Sequence[Seen]) -> None:
     """The default, or more where the last revision that anybody saw demands it."""
     from runbook.checks.bump import enough
 
-    living = max((e.revision for s in seen for e in (*s.statuses, *s.everyone)), default=None)
+    told = [e.revision for s in seen for e in (*s.statuses, *s.everyone)] + [s.api_revision for s in seen if s.nodes]
+    living = max(told, default=None)
     dead = max((s.dead for s in seen if s.dead is not None), default=None)
     last = max((r for r in (living, dead) if r is not None), default=None)
     snapshot = draft.source.revision
@@ -318,17 +321,17 @@ def tools(draft: Draft, seen: Sequence[Seen]) -> None:
     """Etcdctl and etcdutl on the hosts: the same path everywhere, or a note on bringing them along."""
     heard = [s for s in seen if s.pod]
     for tool in ("etcdctl", "etcdutl"):
-        paths = {s.name: s.tool(tool) for s in heard}
-        missing = [name for name, path in paths.items() if not path]
-        found = set(paths.values()) - {""}
-        if not missing and len(found) == 1:
-            draft.tools[tool] = found.pop()
-        elif missing:
-            version = next((v for s in heard if (v := etcd_version(s))), "of the cluster's version")
-            text = f"{listed(missing)} has no {tool}: put etcdctl and etcdutl {version} into a directory here, name it"
-            draft.warn("upload", text)
-        else:
-            draft.warn("tools", f"{tool} lies elsewhere on each host ({listed(paths.values())}): link it into PATH")
+        paths = dict.fromkeys(path for s in heard if (path := s.tool(tool)))
+        if len(paths) == 1 and all(s.tool(tool) for s in heard):
+            draft.tools[tool] = next(iter(paths))
+        elif len(paths) > 1:
+            draft.warn("tools", f"{tool} lies elsewhere on each host ({listed(paths)}): link it into PATH")
+    for s in heard:
+        lacks = [tool for tool in ("etcdctl", "etcdutl") if not s.tool(tool)]
+        if lacks:
+            version = etcd_version(s) or "of the cluster's version"
+            text = f"no {' and no '.join(lacks)} there: put both, {version}, into a directory here, and name that"
+            draft.warn("upload", f"{text} in spec.tools.upload", s.name)
     for s in heard:
         if s.version("etcdutl"):
             draft.note("tools", f"etcdutl {s.version('etcdutl')}", s.name)

@@ -8,7 +8,7 @@ from runbook.checks.words import listed, on
 from runbook.discovery import draft as drafting
 from runbook.discovery.asks import SIGNS
 from runbook.discovery.draft import Draft, Source, no_control_plane
-from runbook.discovery.seen import Seen
+from runbook.discovery.seen import NO_TOOL, Seen
 from runbook.errors import Held, Refused
 from runbook.held import MEANS, described
 from runbook.shown import grouped
@@ -148,8 +148,10 @@ def _lists(made: Draft, seen: Sequence[Seen]) -> None:
     """What could not be asked, and URLs that the cluster knows otherwise than etcd.yaml does."""
     asked = [s for s in seen if s.pod]
     if not any(s.members for s in asked):
-        why = "; ".join(f"{s.name}: {s.members_said or s.etcd_said or 'not asked'}" for s in asked)
-        made.note("nodes", f"no member listed the cluster ({why}): these are the hosts named, compare by hand")
+        reasons = grouped((s.name, s.members_said or s.etcd_said or "not asked") for s in asked)
+        why = "; ".join(f"{listed(names)}: {reason}" for names, reason in reasons)
+        say = made.warn if any(s.etcd_said == NO_TOOL for s in asked) else made.note
+        say("nodes", f"no member listed the cluster ({why}): whether others live could not be asked, compare by hand")
     listed_ = {m.name: set(m.peer_urls) for s in asked if s.members for m in s.members.members}
     for s in asked:
         if s.foreign:

@@ -28,6 +28,8 @@ from runbook.transport import Hosts
 
 CERTIFICATES = {"etcd_ca": "trusted-ca-file", "etcd_cert": "cert-file", "etcd_key": "key-file"}
 """By the field of :class:`Paths`, etcd's flag."""
+NO_TOOL = "no etcdctl there, nor one in its container that could be used"
+"""Why a member could not be asked; it may well live."""
 SAID = {
     "connection refused": "connection refused",
     "was refused": "connection refused",
@@ -56,6 +58,7 @@ class Seen:
     statuses: tuple[parse.EndpointStatus, ...] = ()
     etcd_said: str = ""
     nodes: tuple[parse.KubeNode, ...] = ()
+    api_revision: int = 0
     api_said: str = ""
     members: parse.MemberList | None = None
     members_said: str = ""
@@ -225,18 +228,21 @@ def second(seen: Seen, results: Sequence[Result]) -> Seen:
     if disk.unknown:
         return replace(seen, etcd_said=printable(disk.tail(1)), api_said=printable(disk.tail(1)))
     living = statuses(status)
-    said = "" if living else _why(status, "etcdctl")
+    said = "" if living else _why(status, "etcdctl") if seen.tool("etcdctl") else NO_TOOL
     seen = replace(seen, disk=asks.stats(asks.disk_paths(seen.paths), disk), statuses=living, etcd_said=said)
     if not api:
         return replace(seen, api_said="there is no kubeconfig to ask with")
+    if not api[0].ok:
+        return replace(seen, api_said=_why(api[0], "kubectl"))
     try:
-        return replace(seen, nodes=parse.nodes(api[0].out)) if api[0].ok else _mute(seen, _why(api[0], "kubectl"))
+        return replace(seen, nodes=parse.nodes(api[0].out), api_revision=_revision(api[0].out))
     except ParseError as error:
-        return _mute(seen, printable(error))
+        return replace(seen, api_said=printable(error))
 
 
-def _mute(seen: Seen, said: str) -> Seen:
-    return replace(seen, api_said=said)
+def _revision(nodes: str) -> int:
+    """The revision of etcd at which an API server listed the nodes; 0 where it does not say. Raises ParseError."""
+    return Shape(from_json(nodes, "NodeList"), "NodeList").maybe("metadata").number("resourceVersion", 0)
 
 
 def _why(result: Result, tool: str) -> str:

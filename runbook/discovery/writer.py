@@ -12,7 +12,7 @@ from typing import Any
 
 from runbook.checks.words import size
 from runbook.discovery.draft import Draft, etcd_version
-from runbook.discovery.seen import Seen
+from runbook.discovery.seen import NO_TOOL, Seen
 from runbook.log import redact
 from runbook.plan import Node, Paths, Ssh, Worker
 from runbook.planfile.build import FIELDS
@@ -103,7 +103,8 @@ def _said(s: Seen) -> str:
     if not s.pod:
         return "no control plane"
     tag = s.pod.version or "no tag"
-    etcd = f"etcd {etcd_version(s)} answers" if s.statuses else f"etcd does not answer ({s.etcd_said})"
+    how = "could not be asked" if s.etcd_said == NO_TOOL else "does not answer"
+    etcd = f"etcd {etcd_version(s)} answers" if s.statuses else f"etcd {how} ({s.etcd_said})"
     api = "API server answers" if s.nodes else f"API server does not answer ({s.api_said})"
     return f"{s.name}; {etcd}, image {tag}; {api}, Kubernetes {s.api.version if s.api and s.api.version else 'unknown'}"
 

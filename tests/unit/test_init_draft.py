@@ -210,7 +210,7 @@ def test_where_no_old_data_is_the_manifest_says_whose_it_is() -> None:
 
 def test_hosts_without_tools() -> None:
     draft = drafted(cluster(m2={"more": ["no tools"]}))
-    assert any("m2 has no etcdutl: put etcdctl and etcdutl 3.5.24 into a directory" in w for w in draft.warnings)
+    assert any(w.startswith("m2: no etcdctl and no etcdutl there: put both, 3.5.24, into") for w in draft.warnings)
     _, plan = written(cluster(m2={"more": ["no tools"]}))
     assert plan.tools.etcdutl == "etcdutl"
 
@@ -224,7 +224,16 @@ def test_without_etcdctl_the_one_in_the_container_is_asked() -> None:
     words = [w for round_ in hosts.rounds for commands in round_.values() for c in commands for w in c.words()]
     assert words.count("--cacert=/pki/ca.crt") == 3 * 3 + 1
     machines = cluster(**{n: {"more": ["no tools", "no container"]} for n in IPS})
-    assert any("there is no etcdctl on PATH" in note for note in drafted(machines).notes("nodes"))
+    draft = drafted(machines)
+    assert any("no member listed the cluster (m1, m2, m3: no etcdctl there" in w for w in draft.warnings)
+    assert "etcd could not be asked" in written(machines)[0]
+
+
+def test_the_api_servers_revision_counts_where_etcd_cannot_be_asked() -> None:
+    nodes = nodes_json()
+    assert '"resourceVersion": "1000000412"' in nodes
+    draft = drafted(cluster(**{n: {"more": ["no tools", "no container"], "nodes": nodes} for n in IPS}), SNAPSHOT)
+    assert draft.bump > 1_000_000_412 - 4000 + 500_000_000
 
 
 def test_tools_beside_path() -> None:
