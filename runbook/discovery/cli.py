@@ -31,7 +31,7 @@ class Made:
     text: str
     document: dict[str, Any]
     draft: Draft
-    silent: tuple[str, ...]
+    run: str
     again: str
     warnings: tuple[str, ...]
 
@@ -69,8 +69,8 @@ def init(
     """Write a plan from what the hosts themselves say, healthy or dead; changes nothing there."""
     from runbook.tables import visible
 
-    _may_write(out, force)
     ssh = _ssh(identity_file, known_hosts_file, jump)
+    _may_write(out, force, _command(hosts, ssh, snapshot or "", out))
     made = _make(hosts, ssh, snapshot or "", out)
     if out:
         _write(out, made.text, force)
@@ -93,31 +93,28 @@ def _told(made: Made, out: Path | None) -> str:
     counts = ((len(made.draft.nodes), "node"), (len(made.draft.workers), "worker"))
     kinds = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
     head = f"{out or 'the plan'}: {', '.join(kinds)}; written from what was read there just now"
-    dead = [n.name for n in made.draft.nodes if n.host in made.silent or n.name in made.silent]
-    next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing"]
+    next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing", made.run]
     if made.draft.missing:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
-    run = f"runbook run {file}"
-    if dead and len(dead) <= (len(made.draft.nodes) - 1) // 2:
-        next_.append(f"{run} {shlex.join(f'--without={n}' for n in dead)}{NOTE}where it stays dead")
-    else:
-        next_.append(run)
     return "\n".join([head, *closing("no host is changed", "", next_)])
 
 
-def _may_write(out: Path | None, force: bool) -> None:
+def _may_write(out: Path | None, force: bool, again: str) -> None:
     """Told before anything is asked. Raises UsageError."""
     if out is None:
         return
-    again = f"runbook init … -o {shlex.quote(str(out))} --force{NOTE}writes over it"
     if out.is_dir():
         raise UsageError(f"-o {out}: this is a directory; name a file in it", true=NOTHING)
     if not out.absolute().parent.is_dir():
         raise UsageError(f"-o {out}: there is no directory {out.absolute().parent}", true=NOTHING)
     if out.exists() and not force:
-        raise UsageError(f"-o {out}: it is there already, and is not written over", true=NOTHING, next=(again,))
+        raise UsageError(
+            f"-o {out}: it is there already, and is not written over",
+            true=NOTHING,
+            next=(f"{again}{NOTE}writes over it",),
+        )
 
 
 def _write(out: Path, text: str, force: bool) -> None:
@@ -193,20 +190,22 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
         ]
         perhaps = f"; the newest file seen on a host: --snapshot {newest}" if newest else ""
         draft.warn("no snapshot", f"no --snapshot was given: spec.snapshot.from is only a placeholder{perhaps}")
-    return _read_back(draft, seen, snapshot, out)
+    return _read_back(draft, seen, words, snapshot, out)
 
 
-def _read_back(draft: Draft, seen: Sequence[Seen], snapshot: str, out: Path | None) -> Made:
+def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapshot: str, out: Path | None) -> Made:
     """The text, as our own loader takes it. Raises Refused where it does not: then a host says impossible things."""
     from datetime import UTC, datetime
 
     import yaml
 
     from runbook import __version__, planfile
+    from runbook.discovery.draft import run_command
     from runbook.discovery.writer import render
     from runbook.tables import visible
 
-    text = render(draft, seen, __version__, datetime.now(UTC), shlex.quote(str(out or "plan.yaml")))
+    name = shlex.quote(str(out or "plan.yaml"))
+    text = render(draft, seen, __version__, datetime.now(UTC), name)
     try:
         plan, problems = planfile.read(text.encode(), out or Path("plan.yaml"))
     except planfile.PlanErrors as error:
@@ -219,23 +218,24 @@ def _read_back(draft: Draft, seen: Sequence[Seen], snapshot: str, out: Path | No
         ) from error
     if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
-    silent = tuple(s.word for s in seen if s.silent)
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    again = _again(seen, draft, snapshot, out)
-    return Made(text, yaml.safe_load(text), draft, silent, again, warnings)
+    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
+    again = _command(hosts, draft.ssh, snapshot, out)
+    return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
 
 
-def _again(seen: Sequence[Seen], draft: Draft, snapshot: str, out: Path | None) -> str:
-    """The same command, with the members that no host of this one holds."""
-    ssh = draft.ssh
+def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> str:
+    """The same command for these hosts, over the file where it is there."""
+    from runbook.plan import Ssh
+
+    known = ssh.known_hosts_file
     options = {
         "--identity-file": str(ssh.identity_file or ""),
-        "--known-hosts-file": str(ssh.known_hosts_file),
+        "--known-hosts-file": str(known) if known != Ssh().known_hosts_file else "",
         "--jump": ssh.jump or "",
         "--snapshot": snapshot,
         "-o": str(out or ""),
     }
-    hosts = [f"{s.place.ssh.user}@{s.word}" for s in seen] + [f"{ssh.user}@{place}" for place in draft.missing]
     words = [w for option, value in options.items() if value for w in (option, value)]
     force = ["--force"] if out else []
     return shlex.join(["runbook", "init", *(w for h in hosts for w in ("--host", h)), *words, *force])

@@ -14,6 +14,7 @@ from runbook import parse
 from runbook.checks.words import listed
 from runbook.discovery.asks import Written
 from runbook.discovery.seen import Seen, host_of
+from runbook.errors import NOTE
 from runbook.plan import Node, Paths, Ssh, Worker, default_client_urls
 from runbook.shown import grouped
 
@@ -106,6 +107,15 @@ def one_each(seen: Sequence[Seen], draft: Draft) -> list[Seen]:
         else:
             draft.warn("nodes", f"--host {s.word} is the same machine as {before.word}: it is written once")
     return found
+
+
+def run_command(draft: Draft, seen: Sequence[Seen], file: str) -> str:
+    """What carries the plan out: without the hosts that did not answer, where a run can go on without them."""
+    silent = {s.place.host for s in seen if s.silent}
+    dead = [n.name for n in draft.nodes if n.host in silent]
+    spare = dead if len(dead) <= (len(draft.nodes) - 1) // 2 else []
+    words = f"runbook run {file}{''.join(f' --without {name}' for name in spare)}"
+    return words + (f"{NOTE}where {listed(spare)} stays dead" if spare else "")
 
 
 def members_of(seen: Sequence[Seen], source: Source) -> list[Known]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runbook.checks.words import size
-from runbook.discovery.draft import Draft, etcd_version
+from runbook.discovery.draft import Draft, etcd_version, run_command
 from runbook.discovery.seen import NO_TOOL, Seen
 from runbook.log import redact
 from runbook.plan import Node, Paths, Ssh, Worker
@@ -91,7 +91,8 @@ def _head(draft: Draft, seen: Sequence[Seen], version: str, at: datetime, again:
     for s in seen:
         yield comment(f"- {s.place.ssh.user}@{s.word}: {_said(s)}", 0)
     yield ["# What stands here was read there, unless a comment says otherwise. Look through it; then:", "#"]
-    yield [f"#   runbook preview --check {printable(again)}", f"#   runbook run {printable(again)}", "#"]
+    file = printable(again)
+    yield [f"#   runbook preview --check {file}", f"#   {run_command(draft, seen, file)}", "#"]
     for text in draft.warnings:
         yield comment(f"WARNING: {text}", 0)
 

@@ -80,7 +80,8 @@ def test_the_plan_goes_to_a_file_once(desk: Desk) -> None:
     desk.asked = []
     again = desk.init(*ALL, "-o", "plan.yaml", code=2)
     assert "is not written over" in again.stderr
-    assert "--force" in again.stderr
+    assert "Type next:     runbook init --host root@10.0.1.10 --host" in again.stderr
+    assert "-o plan.yaml --force   # writes over it" in again.stderr
     assert (desk.asked, desk.out.read_text()) == ([], before)
     desk.init(*ALL, "-o", "plan.yaml", "--force")
     assert planfile.load(desk.out).snapshot.source != "file://" + str(desk.home / "etcd.db")
@@ -131,9 +132,14 @@ def test_a_dead_host_may_be_left_out(desk: Desk) -> None:
     for m in desk.machines:
         m.living = ("m1", "m2")
     done = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml")
-    assert "runbook run plan.yaml --without=m3" in done.stdout
+    assert "runbook run plan.yaml --without m3" in done.stdout
     assert "warning: m3 (10.0.1.12) did not answer: no answer within 10 s" in done.stderr
     assert [n.name for n in planfile.load(desk.out).nodes] == ["m1", "m2", "m3"]
+    assert "#   runbook run plan.yaml --without m3" in desk.out.read_text()
+    desk.machines[1].up = False
+    told = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml", "--force").stdout
+    assert "runbook run plan.yaml" in told
+    assert "--without" not in told, "a run goes on without a minority only"
 
 
 def test_without_a_snapshot_the_placeholder_is_valid_and_told(desk: Desk) -> None:
