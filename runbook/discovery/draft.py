@@ -16,12 +16,10 @@ from runbook.discovery.asks import Written
 from runbook.discovery.seen import Seen, host_of
 from runbook.errors import NOTE
 from runbook.plan import Node, Paths, Ssh, Worker, default_client_urls
+from runbook.planfile.places import etcd_url
 from runbook.shown import grouped
 
-MARGIN = 500_000_000
-"""What a default bump must be above the last revision known, at least: days of writes between plan and outage."""
-FADING = ("bootstrap-token-", "sh.helm.release.", "default-token-")
-"""How names of Secrets begin that come and go by themselves."""
+UNLISTED = "; the living members do not list it: it was removed from the cluster, or they began anew"
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,12 @@ def members_of(seen: Sequence[Seen], source: Source) -> list[Known]:
         for m in s.members.members if s.members else ():
             by = f"{s.name} lists it"
             told.setdefault(m.id, Known(m.name, m.peer_urls, m.client_urls, by, m.id in living, m.is_learner))
-    if told:
-        return list(told.values())
-    found = [Known(s.name, s.peer_urls) for s in seen if s.pod]
-    for known in _remembered(seen, source):
-        if not any(known.name == k.name or set(known.peer_urls) & set(k.peer_urls) for k in found):
+    found = list(told.values())
+    own = [Known(s.name, s.peer_urls) for s in seen if s.pod]
+    if found and all(_held(k, found) for k in own):
+        return found
+    for known in (*own, *_remembered(seen, source)):  # nobody lists them all: a member may have begun anew, alone
+        if not _held(known, found):
             found.append(known)
     return found
 
@@ -147,7 +146,7 @@ def _remembered(seen: Sequence[Seen], source: Source) -> Iterator[Known]:
             yield Known(name, urls, (), f"etcd.yaml of {s.name} names it, as the cluster was when {s.name} joined")
 
 
-def control_plane(seen: Sequence[Seen]) -> list[parse.KubeNode]:
+def kube_nodes(seen: Sequence[Seen]) -> list[parse.KubeNode]:
     """The nodes that an API server knows, from the first that answered."""
     return list(next((s.nodes for s in seen if s.nodes), ()))
 
@@ -164,12 +163,17 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
     members = members_of(seen, draft.source)
     silent = [s for s in seen if s.silent]
     left = [m for m in members if not _held(m, draft.nodes)]
+    others = [m for m in _remembered(seen, draft.source) if not _held(m, [*draft.nodes, *members])]
     for s in list(silent):
         places = {s.word, s.place.host, *resolved.get(s.word, ())}
-        match = next((m for m in left if m.name and places & _places(m, seen)), None)
+        match = next((m for m in [*left, *others] if m.name and places & _places(m, seen)), None)
+        worker = next((n for n in kube_nodes(seen) if places & {n.name, *n.addresses} and not n.control_plane), None)
         if match:
-            _absent(draft, s, match, "")
-            left.remove(match)
+            _absent(draft, s, match, "" if match in left else UNLISTED)
+            left = [m for m in left if m is not match]
+            silent.remove(s)
+        elif worker:
+            draft.warn("workers", f"--host {s.word} is the worker {worker.name}, and did not answer: {s.silent}")
             silent.remove(s)
     if len(silent) == 1 and len(left) == 1 and _may_be(silent[0], left[0], resolved):
         _absent(draft, silent[0], left[0], "; taken for this one because no other is left: see whether it is")
@@ -182,7 +186,7 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
     names = {n.name for n in draft.nodes}
     hosts = {host_of(u) for n in draft.nodes for u in n.peer_urls} | {n.host for n in draft.nodes}
     told = {m.name for m in left}
-    for node in control_plane(seen):
+    for node in kube_nodes(seen):
         if node.control_plane and not {node.name, *node.addresses} & (names | hosts | told):
             ready = "Ready" if node.ready else f"not Ready ({node.why})"
             draft.warn("nodes", f"control-plane node {node.name} ({listed(node.addresses)}), {ready}, is on no --host")
@@ -194,11 +198,11 @@ def add_nodes(draft: Draft, seen: Sequence[Seen], resolved: Mapping[str, Iterabl
 def _places(member: Known, seen: Sequence[Seen]) -> set[str]:
     """Where a member may be reached: the hosts of its URLs, and what the API calls a node there."""
     hosts = {host_of(u) for u in (*member.peer_urls, *member.client_urls)}
-    nodes = (n for n in control_plane(seen) if n.name == member.name or hosts & set(n.addresses))
+    nodes = (n for n in kube_nodes(seen) if n.name == member.name or hosts & set(n.addresses))
     return {member.name, *hosts, *(place for n in nodes for place in (n.name, *n.addresses))} - {""}
 
 
-def _held(member: Known, nodes: Sequence[Node]) -> bool:
+def _held(member: Known, nodes: Iterable[Node | Known]) -> bool:
     return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in nodes)
 
 
@@ -209,7 +213,8 @@ def _may_be(s: Seen, member: Known, resolved: Mapping[str, Iterable[str]]) -> bo
 
 def _absent(draft: Draft, s: Seen, member: Known, but: str) -> None:
     """A silent host, written from what others say of it."""
-    client = member.client_urls or default_client_urls(member.peer_urls)
+    good = all(not etcd_url(u) for u in member.peer_urls)
+    client = member.client_urls or (default_client_urls(member.peer_urls) if good else ())
     draft.nodes.append(replace(s.place, name=member.name, peer_urls=member.peer_urls, client_urls=client))
     lives = " (and its member answers the others)" if member.living else ""
     draft.warn(f"node {member.name}", f"{member.name} ({s.word}) did not answer{lives}: {s.silent}{but}")
@@ -239,7 +244,7 @@ def add_workers(draft: Draft, seen: Sequence[Seen], given: Sequence[Seen], known
     for s in given:
         draft.workers.append(Worker(s.place.host, s.place.ssh))
         draft.warn("workers", f"--host {s.word} is no control plane ({no_control_plane(s)}): it is written as a worker")
-    nodes = control_plane(seen)
+    nodes = kube_nodes(seen)
     if not nodes:
         reasons = grouped((s.name, s.api_said) for s in seen if s.api_said)
         why = "; ".join(f"{listed(names)}: {reason}" for names, reason in reasons) or "no host could ask one"
@@ -286,95 +291,3 @@ def common(draft: Draft, seen: Sequence[Seen]) -> None:
                 draft.warn(key, text, s.name)
         if s.paths.data_dir in s.disk and s.disk[s.paths.data_dir] is None:
             draft.warn("dataDir", f"{s.paths.data_dir} is not there: there is no old data to keep", s.name)
-
-
-def owner(draft: Draft, seen: Sequence[Seen]) -> None:
-    """Whom the restored data belongs to: as the old data, or, where there is none, as the manifests say."""
-    asked = {s.name: (s.pod.user, s.pod.group) for s in seen if s.pod}
-    disk = {s.name: s.disk.get(s.paths.data_dir) for s in seen if s.pod}
-    for name, (user, group) in asked.items():
-        on = disk[name]
-        if on and user is not None and (user, group if group is not None else on.gid) != (on.uid, on.gid):
-            says = f"runAsUser {user}" + (f", runAsGroup {group}" if group is not None else "")
-            text = f"etcd.yaml says {says}, the data directory belongs to {on.owner} ({on.uid}:{on.gid})"
-            draft.warn("owner", f"{text}: keep gives the restored data what the old data has", name)
-    told = {pair for pair in asked.values() if pair[0] is not None}
-    if len(told) == 1 and len(asked) == sum(u is not None for u, _ in asked.values()) and None in disk.values():
-        user, group = told.pop()
-        draft.owner = f"{user}:{group if group is not None else user}"
-        draft.note("owner", "a data directory is missing, so there is none to keep: as the manifests say")
-        return
-    owners = listed(dict.fromkeys(f"{d.owner} {d.mode}" for d in disk.values() if d))
-    draft.note("owner", f"as the old data has it: {owners or 'not known, no host shows its data directory'}")
-
-
-def bump(draft: Draft, seen: Sequence[Seen]) -> None:
-    """The default, or more where the last revision that anybody saw demands it."""
-    from runbook.checks.bump import enough
-
-    told = [e.revision for s in seen for e in (*s.statuses, *s.everyone)] + [s.api_revision for s in seen if s.nodes]
-    living = max(told, default=None)
-    dead = max((s.dead for s in seen if s.dead is not None), default=None)
-    last = max((r for r in (living, dead) if r is not None), default=None)
-    snapshot = draft.source.revision
-    if last is None:
-        draft.warn("bump", "no etcd tells its revision: make sure that the cluster was never above snapshot + bump")
-        return
-    if (snapshot or 0) + draft.bump <= last + MARGIN:
-        draft.bump = enough(last, snapshot or 0)
-    seen_as = "the living cluster is at" if living is not None else "the dead members' data shows at least"
-    what = f"{draft.bump} alone" if snapshot is None else f"snapshot {snapshot} + bump = {snapshot + draft.bump}"
-    draft.note("bump", f"{seen_as} revision {last}; {what} is above it")
-
-
-def tools(draft: Draft, seen: Sequence[Seen]) -> None:
-    """Etcdctl and etcdutl on the hosts: the same path everywhere, or a note on bringing them along."""
-    heard = [s for s in seen if s.pod]
-    for tool in ("etcdctl", "etcdutl"):
-        paths = dict.fromkeys(path for s in heard if (path := s.tool(tool)))
-        if len(paths) == 1 and all(s.tool(tool) for s in heard):
-            draft.tools[tool] = next(iter(paths))
-        elif len(paths) > 1:
-            draft.warn("tools", f"{tool} lies elsewhere on each host ({listed(paths)}): link it into PATH")
-    for s in heard:
-        lacks = [tool for tool in ("etcdctl", "etcdutl") if not s.tool(tool)]
-        if lacks:
-            version = etcd_version(s) or "of the cluster's version"
-            text = f"no {' and no '.join(lacks)} there: put both, {version}, into a directory here, and name that"
-            draft.warn("upload", f"{text} in spec.tools.upload", s.name)
-    for s in heard:
-        if s.version("etcdutl"):
-            draft.note("tools", f"etcdutl {s.version('etcdutl')}", s.name)
-        mine, etcd = s.version("etcdutl"), etcd_version(s)
-        if mine and etcd and mine.split(".")[:2] != etcd.split(".")[:2]:
-            draft.warn("tools", f"etcdutl is {mine}, etcd is {etcd}: bring others along (upload)", s.name)
-
-
-def etcd_version(s: Seen) -> str:
-    """By the member, else by the image's tag."""
-    living = next((e.version for e in s.statuses if e.version), "")
-    return living or (s.pod.version.partition("-")[0] if s.pod else "")
-
-
-def verify(draft: Draft, seen: Sequence[Seen]) -> None:
-    """What can be asked of the restored cluster: only what must be in the snapshot too, for a missing Secret halts."""
-    modes = [s.api.flag("authorization-mode") for s in seen if s.api]
-    if any("RBAC" in mode.split(",") for mode in modes):
-        draft.rbac = ["clusterrole/cluster-admin"]
-    else:
-        draft.note("rbac", "no API server's --authorization-mode with RBAC was seen")
-    found = {n: r for s in seen for n, r in s.secrets.items() if n.count("/") == 1 and not _fades(n)}
-    if not found:
-        draft.note("secrets", "namespace/name of one that is in the snapshot; no etcd could be asked for their names")
-        return
-    oldest = min(found, key=lambda name: (found[name], name))
-    if draft.source.revision is not None and found[oldest] <= draft.source.revision:
-        draft.secrets = [oldest]
-        draft.note("secrets", f"made at revision {found[oldest]}, before the snapshot, and still there")
-    else:
-        when = "the snapshot's revision is not known" if draft.source.revision is None else "none of them is as old"
-        draft.note("secrets", f"namespace/name of one that is in the snapshot: perhaps {oldest}; {when}")
-
-
-def _fades(name: str) -> bool:
-    return name.partition("/")[2].startswith(FADING)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from runbook.checks.words import listed, on
 from runbook.discovery import draft as drafting
+from runbook.discovery import settings
 from runbook.discovery.asks import SIGNS
-from runbook.discovery.draft import Draft, Source, no_control_plane
+from runbook.discovery.draft import UNLISTED, Draft, Source, no_control_plane
 from runbook.discovery.seen import NO_TOOL, Seen
 from runbook.errors import Held, Refused
 from runbook.held import MEANS, described
@@ -38,10 +39,10 @@ def judge(
     drafting.add_nodes(made, seen, resolved or {})
     drafting.common(made, seen)
     drafting.add_workers(made, seen, given, known or {})
-    drafting.owner(made, seen)
-    drafting.bump(made, seen)
-    drafting.tools(made, seen)
-    drafting.verify(made, seen)
+    settings.owner(made, seen)
+    settings.bump(made, seen)
+    settings.tools(made, seen)
+    settings.verify(made, seen)
     _clusters(made, seen)
     _lists(made, seen)
     _name(made, seen)
@@ -157,6 +158,8 @@ def _lists(made: Draft, seen: Sequence[Seen]) -> None:
         if s.foreign:
             text = f"kube-apiserver has --etcd-servers={','.join(s.etcd_servers)}, not its own member alone"
             made.warn(f"node {s.name}", f"{text}: `run` refuses that", s.name)
+        if listed_ and s.name not in listed_ and not any(set(s.peer_urls) & urls for urls in listed_.values()):
+            made.warn(f"node {s.name}", UNLISTED.removeprefix("; "), s.name)
         if s.name in listed_ and listed_[s.name] != set(s.peer_urls):
             other = listed(sorted(listed_[s.name]))
             text = f"the cluster lists it at {other}, its etcd.yaml at {listed(s.peer_urls)}"

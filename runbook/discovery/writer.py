@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runbook.checks.words import size
-from runbook.discovery.draft import Draft, etcd_version, run_command
+from runbook.discovery.draft import Draft, run_command
 from runbook.discovery.seen import NO_TOOL, Seen
+from runbook.discovery.settings import etcd_version
 from runbook.log import redact
 from runbook.plan import Node, Paths, Ssh, Worker
 from runbook.planfile.build import FIELDS

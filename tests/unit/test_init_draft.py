@@ -315,6 +315,22 @@ def test_the_snapshot_names_a_host_of_which_nobody_else_knows() -> None:
     assert [(n.name, n.client_urls) for n in draft.nodes][2] == ("m3", ("https://10.0.1.12:2379",))
 
 
+def test_a_member_that_began_anew_does_not_hide_the_others() -> None:
+    """An empty data directory makes kubeadm's first node a healthy cluster of one, which lists itself alone."""
+    lone: dict[str, Any] = {"plan": replace(PLAN, nodes=PLAN.nodes[:1]), "living": ("m1",)}
+    known = Source("file:///x.db", revision=4000, members=(Written("m3", ("https://10.0.1.12:2380",), ()),))
+    draft = drafted(cluster(m1=lone, m2=DEAD, m3={"up": False}), known)
+    assert [n.name for n in draft.nodes] == ["m1", "m2", "m3"]
+    assert any("m3 (10.0.1.12) did not answer" in w for w in draft.warnings)
+    assert any(w.startswith("m2: the living members do not list it") for w in draft.warnings)
+    given = drafted(cluster(m1=lone, m2=DEAD)[:2], known)
+    assert [n.name for n in given.nodes] == ["m1", "m2"]
+    assert any("member m3 at https://10.0.1.12:2380 is on no --host" in w for w in given.warnings)
+    alone = drafted(cluster(m1=lone, m2={"up": False}, m3={"up": False})[::2], known)
+    assert [n.name for n in alone.nodes] == ["m1", "m3"]
+    assert any("m3 (10.0.1.12) did not answer" in w and "do not list it" in w for w in alone.warnings)
+
+
 def test_a_joined_member_names_the_first() -> None:
     first = "https://10.0.1.10:2380,m2=https://10.0.1.11:2380"
     files = edited("m2", "etcd.yaml", ("initial-cluster=m1=https://10.0.1.11:2380", f"initial-cluster=m1={first}"))
@@ -332,6 +348,14 @@ def test_a_name_that_nobody_knows_is_taken_for_no_member() -> None:
     guessed = judge(seen, Source(), {"cp9": {"192.0.2.9"}})
     assert [n.name for n in guessed.nodes] == ["m1", "m2", "m3"]
     assert any("taken for this one because no other is left" in w for w in guessed.warnings)
+
+
+def test_a_worker_that_is_silent_is_taken_for_no_member() -> None:
+    worker = Machine("w1", up=False)
+    draft = drafted([*cluster(m1=HALF, m2=HALF)[:2], worker])
+    assert [n.name for n in draft.nodes] == ["m1", "m2"]
+    assert [w.host for w in draft.workers] == ["10.0.1.50"]
+    assert any("--host 10.0.1.50 is the worker w1, and did not answer: no answer" in w for w in draft.warnings)
 
 
 def test_manifests_put_aside_are_read_where_they_lie() -> None:
@@ -427,6 +451,14 @@ def test_whatever_hosts_say_it_ends_in_a_plan_or_in_words(seed: int) -> None:
         return
     assert plan.nodes
     assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_listed_url_that_is_none() -> None:
+    m3 = replace(PLAN.nodes[2], peer_urls=("https://[10.0.1.12:2380",), client_urls=())
+    odd = replace(PLAN, nodes=(*PLAN.nodes[:2], m3))
+    half = HALF | {"plan": odd, "nodes": nodes_json()}
+    with pytest.raises(PlanErrors, match="peerURLs"):
+        written(cluster(m1=half, m2=half, m3={"up": False}))
 
 
 # No plan at all.
