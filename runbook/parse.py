@@ -265,6 +265,8 @@ class KubeNode:
     why: str
     control_plane: bool
     addresses: tuple[str, ...]
+    internal: str = ""
+    """Its first InternalIP."""
 
 
 _ROLES = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -279,12 +281,14 @@ def _node(item: Shape) -> KubeNode:
     meta, status = item.child("metadata"), item.maybe("status")
     ready, why = _condition(status)
     labels = meta.maybe("labels")
+    addresses = [(a.text("type", ""), a.text("address", "")) for a in status.children("addresses")]
     return KubeNode(
         name=meta.text("name"),
         ready=ready,
         why=why,
         control_plane=any(role in labels for role in _ROLES),
-        addresses=tuple(a.text("address", "") for a in status.children("addresses")),
+        addresses=tuple(address for _, address in addresses),
+        internal=next((address for kind, address in addresses if kind == "InternalIP"), ""),
     )
 
 

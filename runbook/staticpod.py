@@ -22,6 +22,7 @@ class Container:
     command: tuple[str, ...]
     mounts: tuple[tuple[str, str, str], ...]
     run_as_user: int | None
+    run_as_group: int | None = None
 
     @property
     def program(self) -> str:
@@ -61,6 +62,7 @@ class StaticPod:
     containers: tuple[Container, ...]
     volumes: dict[str, tuple[str, str]]
     run_as_user: int | None
+    run_as_group: int | None = None
 
     @property
     def main(self) -> Container:
@@ -131,6 +133,11 @@ class StaticPod:
         return self.main.run_as_user if self.main.run_as_user is not None else self.run_as_user
 
     @property
+    def group(self) -> int | None:
+        """The numeric group, likewise."""
+        return self.main.run_as_group if self.main.run_as_group is not None else self.run_as_group
+
+    @property
     def version(self) -> str:
         """The image's tag without a leading v, ``3.5.16-0``; "" where the image has none."""
         base = posixpath.basename(self.image).partition("@")[0]
@@ -160,7 +167,8 @@ def manifest(text: str) -> StaticPod:
         namespace=meta.text("namespace", "default"),
         containers=inside,
         volumes=_volumes(spec),
-        run_as_user=_user(spec),
+        run_as_user=_security(spec, "runAsUser"),
+        run_as_group=_security(spec, "runAsGroup"),
     )
 
 
@@ -170,7 +178,8 @@ def _container(c: Shape) -> Container:
         image=c.text("image", ""),
         command=c.texts("command") + c.texts("args"),
         mounts=tuple((m.text("mountPath"), m.text("name"), m.text("subPath", "")) for m in c.children("volumeMounts")),
-        run_as_user=_user(c),
+        run_as_user=_security(c, "runAsUser"),
+        run_as_group=_security(c, "runAsGroup"),
     )
 
 
@@ -183,6 +192,6 @@ def _volumes(spec: Shape) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _user(of: Shape) -> int | None:
+def _security(of: Shape, key: str) -> int | None:
     security = of.maybe("securityContext")
-    return security.number("runAsUser") if "runAsUser" in security else None
+    return security.number(key) if key in security else None

@@ -1,0 +1,317 @@
+"""``runbook init``: arguments in, a plan out. Nothing heavy is imported before the command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing
+
+if TYPE_CHECKING:
+    from runbook.discovery.draft import Draft
+    from runbook.discovery.seen import Seen
+    from runbook.plan import Node, Ssh
+
+NOTHING = "nothing was connected to, and nothing was written"
+LOOKUP = 2.0
+"""Seconds for the addresses of silent hosts."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of it: the plan's text and values, how many hosts, and what to mind."""
+
+    text: str
+    document: dict[str, Any]
+    draft: Draft
+    run: str
+    again: str
+    warnings: tuple[str, ...]
+
+
+@click.command()
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    required=True,
+    metavar="[USER@]HOST[:PORT]",
+    help="A control plane, dead or alive; repeatable: name all of them.",
+)
+@click.option(
+    "--snapshot", metavar="FILE|URL", help="What to restore: a file here, or host://NODE/path on a host's disk."
+)
+@click.option("--identity-file", type=click.Path(path_type=Path), help="The SSH key to log in with.")
+@click.option("--known-hosts-file", type=click.Path(path_type=Path), help="Whose host keys to trust.")
+@click.option("--jump", default="", metavar="[USER@]HOST[:PORT]", help="The jump host on the way.")
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Write the plan to this file; else it is printed.")
+@click.option("--force", is_flag=True, help="Write over the file where it is there already.")
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the result."
+)
+def init(
+    hosts: tuple[str, ...],
+    snapshot: str | None,
+    identity_file: Path | None,
+    known_hosts_file: Path | None,
+    jump: str,
+    out: Path | None,
+    force: bool,
+    output: str,
+) -> None:
+    """Write a plan from what the hosts themselves say, healthy or dead; changes nothing there."""
+    from runbook.tables import visible
+
+    ssh = _ssh(identity_file, known_hosts_file, jump)
+    _may_write(out, force, _command(hosts, ssh, snapshot or "", out))
+    made = _make(hosts, ssh, snapshot or "", out)
+    if out:
+        _write(out, made.text, force)
+    for text in made.warnings:
+        click.echo(visible(f"warning: {text}"), err=True)
+    if output == "json":
+        document: dict[str, Any] = {"plan": made.document, "text": made.text, "file": str(out) if out else None}
+        document |= {"warnings": list(made.warnings), "exit_code": 0}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    told = _told(made, out)
+    if not out:
+        click.echo(made.text, nl=False)
+    click.echo(told, err=not out)
+
+
+def _told(made: Made, out: Path | None) -> str:
+    """What was written, and what to type now."""
+    file = shlex.quote(str(out)) if out else "plan.yaml"
+    counts = ((len(made.draft.nodes), "node"), (len(made.draft.workers), "worker"))
+    kinds = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
+    head = f"{out or 'the plan'}: {', '.join(kinds)}; written from what was read there just now"
+    next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing", made.run]
+    if made.draft.missing:
+        next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
+    if not made.draft.source.url:
+        next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
+    return "\n".join([head, *closing("no host is changed", "", next_)])
+
+
+def _may_write(out: Path | None, force: bool, again: str) -> None:
+    """Told before anything is asked. Raises UsageError."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise UsageError(f"-o {out}: this is a directory; name a file in it", true=NOTHING)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"-o {out}: there is no directory {out.absolute().parent}", true=NOTHING)
+    if out.exists() and not force:
+        raise UsageError(
+            f"-o {out}: it is there already, and is not written over",
+            true=NOTHING,
+            next=(f"{again}{NOTE}writes over it",),
+        )
+
+
+def _write(out: Path, text: str, force: bool) -> None:
+    """Whole or not at all; a file that came meanwhile is not written over."""
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        if not force:
+            out.open("x").close()  # the name is ours now
+        part.write_text(text, encoding="utf-8")
+        part.replace(out)
+    except FileExistsError:
+        raise UsageError(f"-o {out}: it came into being just now, and is not written over", true=NOTHING) from None
+    except OSError as error:
+        if not force and out.exists() and not out.stat().st_size:
+            out.unlink()
+        raise UsageError(f"-o {out}: it cannot be written: {error.strerror}", true="no host is changed") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -> Ssh:
+    """The login of the command line. Raises UsageError for a file that cannot be read."""
+    from runbook.plan import Ssh
+    from runbook.planfile.places import jump as jump_fault
+
+    for option, path in (("--identity-file", identity_file), ("--known-hosts-file", known_hosts_file)):
+        if path:
+            try:
+                path.expanduser().open("rb").close()
+            except OSError as error:
+                raise UsageError(f"{option} {path}: {error.strerror}", true=NOTHING) from error
+    if fault := jump_fault(jump):
+        raise UsageError(f"--jump {jump!r} {fault}; it should be [user@]host[:port]", true=NOTHING)
+    ssh = Ssh(identity_file=identity_file and identity_file.expanduser().absolute(), jump=jump or None)
+    return replace(ssh, known_hosts_file=known_hosts_file.expanduser().absolute()) if known_hosts_file else ssh
+
+
+def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Made:
+    """Ask, judge, write, and read what was written. Raises UsageError, Refused, Held."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from runbook.connecting import enter_lab
+    from runbook.discovery.judge import judge
+    from runbook.discovery.seen import survey
+    from runbook.discovery.snapshots import named, source
+    from runbook.hosts import connect
+    from runbook.plan import Plan, Snapshot
+    from runbook.step import Binding, Target
+    from runbook.transport import Claim
+
+    wanted = named(snapshot)
+    places, twice = _places(words, ssh)
+    plan = Plan("init", Snapshot("", Path("/")), tuple(places))
+    enter_lab(plan)
+    places = [_ported(p) for p in places]
+    with ThreadPoolExecutor(1) as pool:  # a large snapshot is hashed while the hosts are asked
+        local = pool.submit(source, wanted)
+        hosts = connect([Target(plan, Binding(run="init"), p) for p in places], Claim(0))
+        try:
+            seen = survey(hosts, places, (wanted.node, wanted.path))
+        finally:
+            hosts.close()
+        found = local.result()
+    found = wanted.on_its_node(found, seen)
+    draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
+    for text in twice:
+        draft.warn("nodes", text)
+    if found.damage:
+        draft.warn("snapshot", found.damage)
+    elif not found.url:
+        newest = max(((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups), default=(0, ""))[
+            1
+        ]
+        perhaps = f"; the newest file seen on a host: --snapshot {newest}" if newest else ""
+        draft.warn("no snapshot", f"no --snapshot was given: spec.snapshot.from is only a placeholder{perhaps}")
+    return _read_back(draft, seen, words, snapshot, out)
+
+
+def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapshot: str, out: Path | None) -> Made:
+    """The text, as our own loader takes it. Raises Refused where it does not: then a host says impossible things."""
+    from datetime import UTC, datetime
+
+    import yaml
+
+    from runbook import __version__, planfile
+    from runbook.discovery.draft import run_command
+    from runbook.discovery.writer import render
+    from runbook.tables import visible
+
+    name = shlex.quote(str(out or "plan.yaml"))
+    text = render(draft, seen, __version__, datetime.now(UTC), name)
+    try:
+        plan, problems = planfile.read(text.encode(), out or Path("plan.yaml"))
+    except planfile.PlanErrors as error:
+        told = "\n".join(f"  {p.path}: {p.message}" for p in error.problems)
+        raise Refused(
+            f"what the hosts say makes no valid plan:\n{visible(told)}",
+            true="no host is changed, and no plan was written",
+            means="a value that a host's own files hold cannot stand in a plan, or two of them contradict each other",
+            next=("runbook init …   # after mending it there, or with the hosts that belong to the cluster",),
+        ) from error
+    if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
+        raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
+    warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
+    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
+    again = _command(hosts, draft.ssh, snapshot, out)
+    return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
+
+
+def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> str:
+    """The same command for these hosts, over the file where it is there."""
+    from runbook.plan import Ssh
+
+    known = ssh.known_hosts_file
+    options = {
+        "--identity-file": str(ssh.identity_file or ""),
+        "--known-hosts-file": str(known) if known != Ssh().known_hosts_file else "",
+        "--jump": ssh.jump or "",
+        "--snapshot": snapshot,
+        "-o": str(out or ""),
+    }
+    words = [w for option, value in options.items() if value for w in (option, value)]
+    force = ["--force"] if out else []
+    return shlex.join(["runbook", "init", *(w for h in hosts for w in ("--host", h)), *words, *force])
+
+
+def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
+    """The hosts of the command line, each once, and what to say of those that stand there twice. Raises UsageError."""
+    from runbook.planfile.charset import USER
+    from runbook.planfile.places import host, host_key
+    from runbook.takeover import targets_of
+
+    found: dict[tuple[str, int], Node] = {}
+    warnings = []
+    for word, target in zip(words, targets_of(words, ssh), strict=True):
+        place = target.node
+        fault = host(place.host) or USER(place.ssh.user)
+        if fault:
+            raise UsageError(f"--host {word!r} {fault}; it should be [user@]HOST[:PORT]", true=NOTHING)
+        key = (host_key(place.host), place.ssh.port)
+        if key in found:
+            warnings.append(f"--host {word} stands there twice: it is asked once")
+        found.setdefault(key, place)
+    names = [host_key(p.host) for p in found.values()]
+    alone = [
+        p if names.count(host_key(p.host)) == 1 else replace(p, name=f"{p.host}:{p.ssh.port}") for p in found.values()
+    ]
+    return alone, warnings
+
+
+def _ported(place: Node) -> Node:
+    """With the port that ``~/.ssh/config`` says where the command line does not: a plan says it itself."""
+    from runbook.hosts.address import Address
+    from runbook.hosts.login import Unreachable, ssh_config
+
+    port = place.ssh.port
+    if not port:
+        try:
+            port = int(ssh_config(Address.to(place.name, place.host, place.ssh))[1].get("port", 22))
+        except (Unreachable, ValueError):
+            port = 22
+    return replace(place, ssh=replace(place.ssh, port=port))
+
+
+def _resolved(seen: Sequence[Seen]) -> dict[str, set[str]]:
+    """The addresses of silent hosts, as this machine knows them; a name service that is down holds nobody up."""
+    import socket
+    from threading import Thread
+
+    from runbook.hosts.address import Address
+    from runbook.hosts.login import Unreachable, ssh_config
+
+    found: dict[str, set[str]] = {s.word: set() for s in seen if s.silent}
+
+    def ask(word: str, place: Node) -> None:
+        try:
+            name = ssh_config(Address.to(place.name, place.host, place.ssh))[1].get("hostname", place.host)
+            rows = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found[word] = {name, *(str(row[4][0]) for row in rows)}
+        except (OSError, UnicodeError, Unreachable):
+            return
+
+    threads = [Thread(target=ask, args=(s.word, s.place), daemon=True) for s in seen if s.silent]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LOOKUP)
+    return dict(found)
+
+
+def _known(seen: Sequence[Seen], ssh: Ssh) -> dict[str, bool]:
+    """Which names and addresses of the cluster's nodes known_hosts has a key for."""
+    from runbook.hosts.keys import known_keys
+
+    places: Iterable[str] = {p for s in seen for n in s.nodes for p in (n.name, n.internal) if p}
+    port = next((s.place.ssh.port for s in seen), 22)
+    try:
+        return {p: bool(known_keys(ssh.known_hosts_file, p, port).keys) for p in places}
+    except OSError:
+        return {}

@@ -1,0 +1,112 @@
+"""The snapshot that the command line names: on this machine, or on the disk of a host of the plan."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from runbook.discovery.asks import Written, written
+from runbook.discovery.draft import Source
+from runbook.discovery.seen import Seen
+from runbook.errors import UsageError
+from runbook.planfile.places import snapshot_url
+from runbook.snapshots.bolt import _LEAF_PAGE, Database, NotBolt, _Page
+from runbook.snapshots.integrity import SnapshotDamaged, inspect_once
+
+
+class Listing(Database):
+    """A snapshot that tells the members of its cluster, too."""
+
+    def members(self) -> tuple[Written, ...]:
+        """What its bucket ``members`` holds (etcd's ``schema/membership.go``: a JSON text each). Raises NotBolt."""
+        found = self._bucket(b"members")
+        texts = self._texts(found, 4) if found else ()
+        return tuple(w for text in texts if (w := written(text.decode(errors="replace"))))
+
+    def _texts(self, page: _Page, deepest: int) -> Iterator[bytes]:
+        for index in range(min(page.count, 100)):
+            _, at, octets, _ = self._key_at(page, index)
+            if page.flags == _LEAF_PAGE:
+                yield self._read(at, min(octets, 1 << 16))
+            elif deepest:
+                yield from self._texts(self._page(at), deepest - 1)
+
+
+def members(path: Path) -> tuple[Written, ...]:
+    """The members that a snapshot on this machine lists; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            octets = os.fstat(file.fileno()).st_size
+            return Listing(file.fileno(), octets - octets % 512).members()
+    except (NotBolt, OSError):
+        return ()
+
+
+@dataclass(frozen=True)
+class Named:
+    """What was typed: a path here, or ``node`` and ``path`` of ``host://NODE/path``; nothing at all."""
+
+    path: str = ""
+    node: str = ""
+
+    def on_its_node(self, found: Source, seen: Sequence[Seen]) -> Source:
+        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node."""
+        if not self.node:
+            return found
+        there = next((s for s in seen if self.node in (s.word, s.name, s.place.host)), None)
+        if there is None:
+            names = ", ".join(s.name or s.word for s in seen)
+            raise UsageError(
+                f"--snapshot host://{self.node}{self.path}: {self.node} is none of the hosts: {names}",
+                true="no host is changed, and no plan was written",
+            )
+        name = there.name or self.node
+        damage = "" if there.snapshot is not None else f"{self.path} on {name} tells no revision"
+        return Source(f"host://{name}{self.path}", revision=there.snapshot, damage=damage)
+
+
+def named(word: str) -> Named:
+    """What ``--snapshot`` means. Raises UsageError for what no plan could hold, or a file that is not there."""
+    if not word:
+        return Named()
+    if on := re.fullmatch(r"host://([^/]+)(/.*)", word):
+        if fault := snapshot_url(word):
+            raise _usage(word, fault)
+        return Named(on[2], on[1])
+    path = unquote(word.removeprefix("file://")) if word.startswith("file://") else word
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise _usage(word, snapshot_url(word) or "is no file here")
+    full = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isfile(full):
+        raise _usage(word, "is a directory" if os.path.isdir(full) else "is not there")
+    if fault := snapshot_url(f"file://{quote(full)}"):
+        raise _usage(word, fault)
+    return Named(full)
+
+
+def _usage(word: str, fault: str) -> UsageError:
+    how = "name a file of this machine, or host://NODE/path on a node's disk"
+    return UsageError(f"--snapshot {word}: it {fault}; {how}", true="nothing was connected to, and nothing was written")
+
+
+def source(wanted: Named) -> Source:
+    """A local snapshot, read once from beginning to end. Raises SnapshotDamaged (exit code 3) for one of no use."""
+    if wanted.node or not wanted.path:
+        return Source()
+    path = Path(wanted.path)
+    url = f"file://{quote(wanted.path)}"
+    try:
+        facts = inspect_once(path)
+    except SnapshotDamaged as error:
+        if error.reason != "no-trailer":
+            raise
+        facts = inspect_once(path, allow_missing_trailer=True)
+    found = Source(url, facts.sha256, facts.revision, raw=not facts.has_trailer, members=members(path))
+    warnings = [w for w in facts.warnings() if facts.has_trailer or "no checksum" not in w]
+    if not facts.has_trailer:
+        warnings.append(f"{path} has no checksum at its end: `run` refuses it until allowMissingTrailer is true")
+    return replace(found, damage="; ".join(warnings))
