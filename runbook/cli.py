@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runbook import __version__
+from runbook.diagnose.cli import diagnose
 from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
 from runbook.lab.cli import lab
 from runbook.tables import duration
@@ -360,6 +361,7 @@ def finish(run: str | None, accept: bool, yes: bool, output: str) -> None:
     _ended(past, word, output, situation.closed(past))
 
 
+cli.add_command(diagnose)
 cli.add_command(lab)
 
 
