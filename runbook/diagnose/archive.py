@@ -97,7 +97,7 @@ def refuse_existing(path: Path) -> None:
             f"{path}: there is such a file already",
             true="nothing was written; no host is changed",
             means="an archive never takes another file's place",
-            next=(f"ls -l {shlex.quote(str(path))}", f"runbook diagnose … -o FILE{NOTE}another name"),
+            next=(f"ls -l {shlex.quote(str(path))}", f"runbook diagnose -o FILE{NOTE}another name"),
         )
 
 
@@ -106,7 +106,7 @@ def _no_place(path: Path, error: OSError) -> UsageError:
         f"{path}: the archive cannot be written there: {error.strerror}",
         true="nothing was asked of any host, and nothing was written",
         means="it is written into the directory that it shall be in",
-        next=(f"ls -ld {shlex.quote(str(path.parent))}", f"runbook diagnose … -o FILE{NOTE}in a directory of yours"),
+        next=(f"ls -ld {shlex.quote(str(path.parent))}", f"runbook diagnose -o FILE{NOTE}in a directory of yours"),
     )
 
 
@@ -115,5 +115,5 @@ def _no_room(path: Path, error: OSError) -> RunbookError:
         f"{path}: the archive could not be written to its end: {error.strerror}",
         true="nothing was kept of it; no host is changed",
         means="it takes a few MB, most of them logs",
-        next=(f"df -h {shlex.quote(str(path.parent))}", f"runbook diagnose … -o FILE{NOTE}where there is room"),
+        next=(f"df -h {shlex.quote(str(path.parent))}", f"runbook diagnose -o FILE{NOTE}where there is room"),
     )

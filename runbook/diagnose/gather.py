@@ -13,7 +13,7 @@ from runbook.step import Result
 from runbook.tables import duration
 from runbook.transport import Hosts
 
-TOGETHER = 45.0
+TOGETHER = 40.0
 """Seconds for all questions to all hosts; what has not come by then is named, and left out."""
 BATCH = 12.0
 """Seconds that the questions of one round trip may take together at worst."""
@@ -55,11 +55,14 @@ def gather(hosts: Hosts, asks: Mapping[str, Sequence[Topic]], within: float = TO
     for name, topics in asks.items():
         threading.Thread(target=_host, args=(hosts, name, topics, told, stop), name=f"ask-{name}", daemon=True).start()
     try:
-        while open_ and (left := until - time.monotonic()) > 0:
+        while open_:
+            left = until - time.monotonic()
             try:
-                one = told.get(timeout=min(left, TICK))
+                one = told.get(timeout=max(0.0, min(left, TICK)))  # what has come is taken, however late it is
             except queue.Empty:
-                continue
+                if left > 0:
+                    continue
+                break
             if isinstance(one, Answer):
                 open_[one.host].remove(one.topic)
             else:

@@ -20,8 +20,10 @@ EARLIER = 250_000
 """Bytes of the log of each container before it."""
 OTHER = 200_000
 """Bytes of what any other command prints."""
-ANSWER = 4.0
-"""Seconds for each command; a healthy host needs a fraction of one."""
+ANSWER = 3.0
+"""Seconds for each command; a healthy host needs a fraction of one, and one that hangs shall not cost the rest."""
+LONG = 6.0
+"""The same for reading a log."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,11 @@ def _host(n: Target) -> Sequence[Topic]:
         _topic("host", "the host", "uname -a; id; os-release; uptime; free", scripts.HOST),
         _topic("time", "its clock", "date; timedatectl; chronyc tracking; ntpq -pn", scripts.TIME),
         _topic("restore", about, "ls WORKSPACE; cat LOCK; cat WORKSPACE/RUN/commands/*", scripts.RESTORE, *restore),
-        _topic("disk", "space, inodes, and etcd's files by name and size", "df -h; df -i; ls -la", scripts.DISK, *dirs),
+        _topic("disk", "space, inodes, and etcd's files by name and size", "ls -la; df -h; df -i", scripts.DISK, *dirs),
         _topic("listeners", "who listens, and the peers' connections", "ss -lntp; ss -tn", scripts.LISTENERS),
         _topic("versions", "versions of the programs", programs, scripts.VERSIONS, *mine, *tools),
         _topic("kubelet", "the kubelet's state and settings", "systemctl status kubelet; cat …", scripts.KUBELET),
-        _topic("kubelet-log", "the kubelet's log", "journalctl -u kubelet", scripts.KUBELET_LOG, cap=LOG),
+        _topic("kubelet-log", "the kubelet's log", "journalctl -u kubelet", scripts.KUBELET_LOG, each=LONG, cap=LOG),
         _topic("processes", "the flags that are really used", "ps -o pid,lstart,args", scripts.PROCESSES),
     )
 
@@ -117,21 +119,23 @@ def _cluster(n: Target) -> Sequence[Topic]:
             "the API as this host's own API server serves it",
             "kubectl get --raw /version; /readyz; nodes; pods",
             scripts.KUBERNETES,
-            *kubectl(n, timeout=ANSWER).words(),
+            *kubectl(n, timeout=ANSWER + 1).words(),
+            each=ANSWER + 1,
         ),
     )
 
 
 def _log(name: str, of: str) -> Topic:
-    return _topic(name, f"the logs of {of}", f"crictl logs, of each {of}", scripts.LOG, of, str(EARLIER), cap=LOG)
+    shown, words = f"crictl logs, of each {of}", (of, f"{ANSWER:g}", str(EARLIER))
+    return _topic(name, f"the logs of {of}", shown, scripts.LOG, *words, each=LONG, cap=LOG)
 
 
 def _etcd(n: Target, name: str, about: str, urls: Sequence[str], *args: str) -> Topic:
     """By the planned URLs, not by ``--cluster``: that asks the members for each other, which wants a quorum."""
-    paths, limit = n.node.paths, max(1000, min(3000, int((ANSWER + 1) * 1000 / max(1, len(urls)))))
+    paths, limit = n.node.paths, max(1000, min(3000, int((ANSWER + 2) * 1000 / max(1, len(urls)))))
     flags = (
         *(f"--endpoints={','.join(urls)}", f"--cacert={paths.etcd_ca}", f"--cert={paths.etcd_cert}"),
         *(f"--key={paths.etcd_key}", f"--dial-timeout={min(2000, limit)}ms", f"--command-timeout={limit}ms"),
     )
     words = (staged(n, "etcdctl"), n.plan.tools.etcdctl, *flags, *args)
-    return _topic(name, about, f"etcdctl {' '.join(args)}", scripts.ETCDCTL, *words, each=ANSWER + 2, commands=1)
+    return _topic(name, about, f"etcdctl {' '.join(args)}", scripts.ETCDCTL, *words, each=ANSWER + 3, commands=1)

@@ -99,10 +99,10 @@ say "$@" get pods -n kube-system -o wide
 """kubectl with its flags."""
 
 LOG = r"""
-name=$1 earlier=$2
+name=$1 list=$2 earlier=$3
 lines=20000
 printf '\n$ crictl ps -a -q --name ^%s$\n' "$name"
-ids=$(timeout -k 1 "$limit" crictl ps -a -q --name "^$name\$" 2>&1)
+ids=$(timeout -k 1 "$list" crictl ps -a -q --name "^$name\$" 2>&1)
 code=$?
 printf '%s\n' "$ids"
 ids=$(printf '%s\n' "$ids" | grep -E '^[0-9a-f]{12,64}$')
@@ -125,7 +125,7 @@ done
   cap=$earlier
 done
 """
-"""container, bytes of each log but the newest. The newest container comes first."""
+"""container, seconds to list them, bytes of each log but the newest. The newest container comes first."""
 
 KUBELET = r"""
 say systemctl status kubelet --no-pager --full --lines=0
@@ -194,8 +194,6 @@ NAMES = (
 """Providers, names, sockets, and the kinds of resources; never a line with a key."""
 
 DISK = r"""
-say df -h
-say df -i
 for dir in "$@"; do
   [ -n "$dir" ] || continue
   say ls -la -- "$dir"
@@ -203,6 +201,9 @@ for dir in "$@"; do
     [ -d "$sub" ] && say ls -la -- "$sub"
   done
 done
+# A dead network file system makes them hang.
+say df -h
+say df -i
 """
 """directories; "" for none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -151,12 +152,13 @@ def _safe(host: str) -> str:
 
 def _nothing(subject: Subject, contents: Contents) -> Refused:
     silent = "\n".join(f"  {of(name, why)}" for name, why in contents.hosts.items())
+    plan = shlex.quote(str(subject.plan.file)) if subject.plan else "RUN"
     return Refused(
         f"no host of {subject.what} answers, and no run of it is known on this machine:\n{silent}",
         true="no archive was written; no host is changed",
         means="there is nothing to put into one but the plan itself",
         next=(
             f"runbook runs{NOTE}what this machine knows",
-            f"runbook diagnose …{NOTE}from the machine that began the restore, or once a host answers",
+            f"runbook diagnose {plan}{NOTE}from the machine that began the restore, or once a host answers",
         ),
     )

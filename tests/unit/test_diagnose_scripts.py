@@ -132,7 +132,7 @@ def test_logs_of_all_containers_the_newest_in_full(shell: list[str], tmp_path: P
         f'case $1 in ps) printf "%s\\n" "WARN no config" "{listed}";;\n'
         'logs) for n in 1 2 3 4 5 6 7 8 9; do echo "line $n of $4"; done;; esac',
     )
-    done = ran(shell, scripts.LOG, "etcd", "100", path=tmp_path)
+    done = ran(shell, scripts.LOG, "etcd", "5", "100", path=tmp_path)
     assert f"$ crictl logs --tail 20000 {ids[0]}\nline 1 of {ids[0]}" in done.stdout
     assert f"$ crictl logs --tail 20000 {ids[1]}\n[cut: only the last 100 bytes are kept]\nline 9" in done.stdout
     assert done.returncode == 0
@@ -144,7 +144,7 @@ def test_without_a_runtime_the_files_are_read(shell: list[str], tmp_path: Path) 
     folder.mkdir(parents=True)
     (folder / "0.log").write_text("from the disk\n")
     text = scripts.LOG.replace("/var/log/pods", str(tmp_path))
-    done = ran(shell, text, "etcd", "100", path=tmp_path)
+    done = ran(shell, text, "etcd", "5", "100", path=tmp_path)
     assert "cannot connect\n[exit code 1]" in done.stdout
     assert "from the disk" in done.stdout
     assert done.returncode == 1
