@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from runbook import redaction
 from runbook.diagnose import gather as gathering
 from runbook.diagnose import questions, scripts, work
 from runbook.diagnose.archive import Archive
@@ -245,7 +246,7 @@ def test_a_host_that_never_comes_back_is_not_waited_for(desk: Desk) -> None:
 
 def test_what_has_come_in_time_is_taken_however_slow_we_are(desk: Desk) -> None:
     desk.patch.setattr(gathering.gather, "__defaults__", (0.5,))
-    slow = work.masked
+    slow = redaction.masked
 
     def masked(text: str) -> Any:
         time.sleep(0.05)
