@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from runbook.redaction.forms import LINE_FORMS, MASK, NAME, NAME_HINTS, NAMED, OPTION, VALUE, Found, harmless, hidden
 
-HINTS = (*NAME_HINTS, "auth", "data", "value", "-u", "login")
+HINTS = (*NAME_HINTS, "auth", "data", "value", "-u", "login", "user", "ipmi", "@tcp(", "@unix(")
 _KEY = r"""[ \t]*(?:-[ \t]+)*"""
 _BEGUN = re.compile(_KEY)
-_DATA = re.compile(rf"""({_KEY})(["']?)(?:data|stringData|binaryData)\2[ \t]*:[ \t]*(\{{?)(.*)""")
+_DATA = re.compile(rf"""({_KEY})(["']?)(?:data|stringData|binaryData)\2[ \t]*:[ \t]*(?:[&!]\S+[ \t]*)*(\{{?)(.*)""")
 _PAIR = re.compile(r"""([ \t]*["']?[\w./-]+["']?[ \t]*:)[ \t]*(.*?)(,?)[ \t]*\Z""")
 _VALUE = re.compile(rf"""({_KEY})((["']?)value\3[ \t]*:[ \t]*)(.*?)(,?)[ \t]*\Z""")
 _SIBLING = re.compile(rf"""({_KEY})["']?(\w+)["']?[ \t]*:[ \t]*["']?([^"',\s]*)""")

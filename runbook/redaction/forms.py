@@ -14,13 +14,14 @@ Found = Counter[str]
 
 NAME = (
     r"pass(?:word|wd|phrase|code)|(?:db|sql|user|admin|root|mail|smtp|ldap)[-_]?(?:pass|pwd|pw)"
-    r"|(?<!cluster[-_])token|secret(?:[-_]?(?:access)?[-_]?key)?"
-    r"|(?:api|access|private|account|encryption|signing|master|shared|auth)[-_]?key"
-    r"|client[-_]?key[-_]?data|credentials?|authorization|cookie|connection[-_]?string|(?<![a-z])dsn"
+    r"|(?<!cluster[-_])token|secret(?:[-_]?(?:access)?[-_]?key|[-_]?data)?"
+    r"|(?:api|access|private|account|encryption|signing|master|shared|auth|certificate)[-_]?key"
+    r"|client[-_]?key[-_]?data|credentials?|authorization|cookie|connection[-_]?string|dockerconfigjson|(?<![a-z])dsn"
 )
 """What a secret is called. An etcd cluster's token is a name, not a secret."""
 NAMED = re.compile(rf"(?i)(?:{NAME})")
-NAME_HINTS = ("pass", "pwd", "pw", "token", "secret", "key", "credential", "authorization", "cookie", "string", "dsn")
+_HINTS = "pass pwd pw token secret key credential authorization cookie string json dsn"
+NAME_HINTS = tuple(_HINTS.split())
 """One of these stands in every name, in lower case: a quick look before the slow one."""
 
 BARE = r"""(?:[^\s,;&"'}\\]|\\(?!\\*["'])|[,;&](?!["']|[\w.-]+["']?[=:])(?=[^\s,;&}])|["'}](?=\w))+"""
@@ -129,7 +130,7 @@ FORMS = (
 )
 """In this order, over the whole text."""
 
-OPTION = r"(?:[\w-]*-)?(?<!cluster-)(?:token|password|passwd|passphrase|secret|api-key|access-key)"
+OPTION = r"(?:[\w-]*-)?(?<!cluster-)(?:token|password|passwd|passphrase|secret|api-key|access-key|certificate-key)"
 _SCHEME = r"""(?i)(authorization\\*["']?[ \t]*(?:=>|[:=])[ \t]*\\*["']?[a-z][\w-]*[ \t]+)(?!•)([^\s"'\\]+)"""
 _REGISTRY = r"""(?i)((?<![\w-])_?auth\\*["']?[ \t]*[:=][ \t]*\\*["']?)(?P<v>[a-z0-9+/]{8,}={0,2})(?![\w+/=])"""
 
@@ -138,7 +139,7 @@ LINE_FORMS = (
     Form(
         "named value",
         NAME_HINTS,
-        rf"""(?i)((?:{NAME})\\*["']?[ \t]*(?:=>|[:=]=?)[ \t]*)(?P<v>{VALUE})""",
+        rf"""(?i)((?:{NAME})\\*["']?[ \t]*(?:=>|[:=]=?|%3D)[ \t]*)(?P<v>{VALUE})""",
         _value,
     ),
     Form(
@@ -147,6 +148,10 @@ LINE_FORMS = (
         rf"""(?i)((?<![\w-])--?{OPTION}\\*(?:[ \t]+|["'],[ \t]*))(?P<v>(?!--){VALUE})""",
         _value,
     ),
+    Form("named value", NAME_HINTS, rf"(?i)(<(?:[\w.-]*)(?:{NAME})>)[^<\s]+"),
+    Form("option", ("sshpass", "ipmitool"), r"(\b(?:sshpass|ipmitool)\b.*?[ \t]-[pP][ \t]*)\S+"),
+    Form("option", ("user",), r"(\buser[ \t]+add[ \t]+[^\s:]+:)\S+"),
+    Form("URL credential", ("@tcp(", "@unix("), r"(\b[\w.-]+:)\S+(?=@(?:tcp|unix)\()"),
     Form("option", ("-u",), r"(?<!\S)((?:--user[= ]|-u ?)[^\s:/]*:)\S+"),
     Form("option", ("login",), r"(\blogin[ \t]+\S+[ \t]+password[ \t]+)\S+"),
     Form("registry login", ("auth",), _REGISTRY, _encoded_login),

@@ -71,6 +71,15 @@ NAMED = {
     "kubeconfig": "users:\n- name: admin\n  user:\n    client-key-data: {}\n    token: {}\n",
     "encryption": "providers:\n- aescbc:\n    keys:\n    - name: key1\n      secret: {}\n",
     "connection string": "connectionString: Server=x;Password={};",
+    "kubeadm": "kubeadm init --certificate-key {}",
+    "dsn": "user:{}@tcp(h:3306)/db",
+    "xml": "<dbPassword>{}</dbPassword>",
+    "user add": "etcdctl user add root:{}",
+    "sshpass": "sshpass -p {} ssh m1",
+    "encoded": "client_secret%3D{}",
+    "anchored": "data: &x\n  any: {}\n",
+    "tagged": "data:\n  any: !!binary |\n    {}\n  other: x\n",
+    "registry": ".dockerconfigjson: {}",
     "aws": "aws_secret_access_key = {}",
 }
 FORMED = {
