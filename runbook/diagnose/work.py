@@ -47,7 +47,7 @@ def default_path(name: str) -> Path:
 def diagnose(subject: Subject, path: Path, say: Say) -> Done:
     """Write the archive; ``say`` is told how it goes. Raises Refused where no host answers and there is no run."""
     began = time.monotonic()
-    name = path.name.removesuffix(".zst").removesuffix(".tar")
+    name = path.name.removesuffix(".zst").removesuffix(".tar") or "diagnose"
     contents = Contents(name, subject.what, now(), subject.plan, subject.run.id if subject.run else "")
     contents.doubts += subject.doubts
     refuse_existing(path)

@@ -8,12 +8,15 @@ hashes stay: without them nobody can help.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from runbook.redaction.blocks import by_line, only_text
 from runbook.redaction.forms import MASK, NAMED, by_form, harmless
 
 __all__ = ["MASK", "NAMED", "harmless", "masked", "redact"]
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def redact(text: str) -> str:
@@ -22,9 +25,13 @@ def redact(text: str) -> str:
 
 
 def masked(text: str) -> tuple[str, Counter[str]]:
-    """The same for strangers' eyes, without lines that are no text at all; and how many of each kind were masked."""
+    """The same for strangers' eyes, without lines that are no text at all; and how many of each kind were masked.
+
+    Colours go first, and DOS' line ends: either could stand between a name and what would tell it.
+    """
     found: Counter[str] = Counter()
-    return only_text(_masked(text, found), found), found
+    plain = _COLOURS.sub("", text.replace("\r\n", "\n")) if "\r" in text or "\x1b" in text else text
+    return only_text(_masked(plain, found), found), found
 
 
 def _masked(text: str, found: Counter[str]) -> str:

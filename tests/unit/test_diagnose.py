@@ -408,6 +408,14 @@ def test_without_links_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert os.listdir(tmp_path) == ["a.tar.zst"]
 
 
+@pytest.mark.parametrize(
+    ("file", "inside"), [("a.tar.zst", "a"), ("a", "a"), (".tar.zst", "diagnose"), ("a b.zst", "a b"), ("..a", "..a")]
+)
+def test_names_inside_are_relative_whatever_the_file_is_called(desk: Desk, file: str, inside: str) -> None:
+    desk.type("diagnose", str(desk.plan_path), "-o", file)
+    assert {name.partition("/")[0] for name in unpacked(desk.home / file)} == {inside}
+
+
 def test_a_full_disk_leaves_nothing_behind(desk: Desk) -> None:
     run = desk.restore()
 

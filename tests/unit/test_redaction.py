@@ -80,6 +80,9 @@ NAMED = {
     "anchored": "data: &x\n  any: {}\n",
     "tagged": "data:\n  any: !!binary |\n    {}\n  other: x\n",
     "registry": ".dockerconfigjson: {}",
+    "coloured": "\x1b[36mpassword\x1b[0m=\x1b[1m{}\x1b[0m x=y",
+    "with DOS' line ends": "token: |\r\n  first: {}\r\n  {}\r\nother: x\r\n",
+    "an option with them": "  - --token\r\n  - {}\r\n",
     "aws": "aws_secret_access_key = {}",
 }
 FORMED = {
