@@ -138,4 +138,8 @@ def _etcd(n: Target, name: str, about: str, urls: Sequence[str], *args: str) -> 
         *(f"--key={paths.etcd_key}", f"--dial-timeout={min(2000, limit)}ms", f"--command-timeout={limit}ms"),
     )
     words = (staged(n, "etcdctl"), n.plan.tools.etcdctl, *flags, *args)
-    return _topic(name, about, f"etcdctl {' '.join(args)}", scripts.ETCDCTL, *words, each=ANSWER + 3, commands=1)
+    text, commands = scripts.ETCDCTL, 1
+    if args[:2] == ("member", "list"):
+        text, commands = scripts.MEMBERS, 2
+        words = (n.node.peer_urls[0], paths.etcd_ca, paths.etcd_cert, paths.etcd_key, *words)
+    return _topic(name, about, f"etcdctl {' '.join(args)}", text, *words, each=ANSWER + 3, commands=commands)

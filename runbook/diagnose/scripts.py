@@ -90,13 +90,25 @@ say "$tool" "$@"
 """
 """the etcdctl that this run brought along, the plan's, and its arguments."""
 
-KUBERNETES = r"""
-say "$@" get --raw /version
-say "$@" get --raw '/readyz?verbose'
-say "$@" get nodes -o wide
-say "$@" get pods -n kube-system -o wide
+MEMBERS = r"""
+url=$1 ca=$2 cert=$3 key=$4 tool=$5
+have "$tool" || tool=$6
+shift 6
+say "$tool" "$@"
+# Without a quorum etcdctl has no answer; the member's peer port tells what it knows itself.
+if [ "$worst" -ne 0 ] && have curl; then
+  say curl -sS --http1.1 --max-time 2 --cacert "$ca" --cert "$cert" --key "$key" "$url/members"
+fi
 """
-"""kubectl with its flags."""
+"""a peer URL, CA, certificate and key for it, then as ETCDCTL."""
+
+KUBERNETES = r"""
+say "$@" --cache-dir /dev/null get --raw /version
+say "$@" --cache-dir /dev/null get --raw '/readyz?verbose'
+say "$@" --cache-dir /dev/null get nodes -o wide
+say "$@" --cache-dir /dev/null get pods -n kube-system -o wide
+"""
+"""kubectl with its flags. It would keep its answers in root's home (--raw too): nothing is written here."""
 
 LOG = r"""
 name=$1 list=$2 earlier=$3
