@@ -58,9 +58,9 @@ def _replayed(run: Run) -> Replay | None:
 def find(name: str | None, verb: str) -> Run:
     """The run that is meant for ``runbook VERB``.
 
-    Where none is named: the only one that is not closed; for ``resume`` and ``rollback`` else the only one that is
-    part-way; for ``status`` else the newest that is part-way, or the newest of all. Raises UsageError where there is
-    none, or more than one.
+    Where none is named: the only one that is not closed; for ``resume``, ``rollback`` and ``diagnose`` else the only
+    one that is part-way; for ``status`` else the newest that is part-way, or the newest of all. Raises UsageError
+    where there is none, or more than one.
     """
     if name is not None:
         return _named(name, verb)
@@ -69,7 +69,7 @@ def find(name: str | None, verb: str) -> Run:
     part_way = [k for k in open_ if k.part_way]
     if len(open_) == 1:
         return open_[0].run
-    if verb in ("resume", "rollback") and len(part_way) == 1:
+    if verb in ("resume", "rollback", "diagnose") and len(part_way) == 1:
         return part_way[0].run
     if verb == "status" and open_:
         return (part_way or open_)[0].run
@@ -138,8 +138,8 @@ def _last(k: Known) -> str:
 
 
 def _fits(k: Known, verb: str) -> bool:
-    """Whether the command makes sense for that run: a report always does, and of a damaged journal nobody can say."""
-    return k.past is None or verb == "report" or any(c.startswith(f"runbook {verb} ") for c in _own(k))
+    """Whether the command makes sense for that run: some always do, and of a damaged journal nobody can say."""
+    return k.past is None or verb in ("report", "diagnose") or any(c.startswith(f"runbook {verb} ") for c in _own(k))
 
 
 def _own(k: Known) -> tuple[str, ...]:

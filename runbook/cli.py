@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runbook import __version__
+from runbook.diagnose.cli import diagnose
 from runbook.discovery.cli import init
 from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
 from runbook.lab.cli import lab
@@ -362,6 +363,7 @@ def finish(run: str | None, accept: bool, yes: bool, output: str) -> None:
 
 
 cli.add_command(init)
+cli.add_command(diagnose)
 cli.add_command(lab)
 
 

@@ -9,49 +9,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from runbook.redaction import MASK, NAMED, redact
 from runbook.step import Secret
 
-MASK = "•••"
-
-_KEYS = (
-    r"pass(?:word|wd|phrase)|(?<!cluster[-_])token|secret(?:[-_]?(?:access)?[-_]?key)?|api[-_]?key|access[-_]?key"
-    r"|private[-_]?key|client[-_]?key[-_]?data|credentials?|authorization|cookie"
-)
-_PEM = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.S
-)
-_PATTERNS = (
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}"),
-    re.compile(rf"(?i)((?:{_KEYS})\\?[\"']?\s*[:=]\s*)(?!{MASK})(?:\\?\"[^\"]*\"|'[^']*'|[^\s,;&\"'}}]+)"),
-    re.compile(r"(?i)((?<![\w-])--(?:token|password|passphrase|user|secret|api-key)[= ])(?:\"[^\"]*\"|'[^']*'|\S+)"),
-    re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
-    re.compile(r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),
-    re.compile(r"()(?<![\w.])[a-z0-9]{6}\.[a-z0-9]{16}(?![\w.])"),
-    re.compile(r"()\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-)
-"""Bearer and basic credentials; named values; options; passwords in URLs; JWTs; kubeadm's tokens; cloud keys."""
-
-_KEY = re.compile(rf"(?i)(?:{_KEYS})")
-
-
-def redact(text: str) -> str:
-    """The text without private keys, tokens and passwords, as far as they can be told by their form or their name."""
-    text = _PEM.sub(f"{MASK} (a private key)", text)
-    for pattern in _PATTERNS:
-        text = pattern.sub(rf"\g<1>{MASK}", text)
-    return text
+__all__ = ["MASK", "Log", "clean", "close_log", "load", "logger", "open_log", "redact"]
 
 
 def clean(value: object, key: str = "") -> object:
     """A value of a log line, redacted at every depth; under a telling key it is masked whole."""
-    if isinstance(value, Secret) or (key and _KEY.search(key) and value not in (None, "", True, False)):
+    if isinstance(value, Secret) or (key and NAMED.search(key) and value not in (None, "", True, False)):
         return MASK
     if isinstance(value, Mapping):
         return {redact(str(k)): clean(v, str(k)) for k, v in value.items()}
