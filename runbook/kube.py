@@ -13,9 +13,12 @@ API_SERVER_NAME = "kubernetes"
 
 
 def kubectl(n: Target, *args: str, timeout: float = 10.0) -> Command:
-    """A read-only kubectl command, asked of the host's own API server; ``timeout`` in seconds ends it on the host."""
+    """A read-only kubectl command, asked of the host's own API server; ``timeout`` in seconds ends it on the host.
+
+    Without a cache: kubectl would keep one in root's home on the host.
+    """
     argv = (
-        *("kubectl", "--kubeconfig", n.node.paths.kubeconfig),
+        *("kubectl", "--kubeconfig", n.node.paths.kubeconfig, "--cache-dir", "/dev/null"),
         *("--server", API, "--tls-server-name", API_SERVER_NAME),
         *("--request-timeout", _go(max(1.0, timeout - 2)), *args),
     )
