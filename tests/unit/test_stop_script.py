@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_what_crictl_could_not_stop(runtime: Runtime, case: str) -> None:
     assert done.returncode == code
     if code:
         assert "etcd is still there after crictl stop" in done.stderr
+
+
+def test_a_kubelet_that_refused_once_is_not_waited_for_as_long_again(runtime: Runtime) -> None:
+    """In the next step: what stops without it is gone by the same means, and its deadline is no wait."""
+    runtime.has(pods=ETCD_POD, ps=ETCD)
+    runtime.when("on-stop", '(cat "$AT/ps.gone") > "$AT/ps"; exit 0')
+    runtime.when("on-stopp", '(cat "$AT/pods.gone") > "$AT/pods"; exit 0')
+    (runtime.place / "ps.gone").write_text(OTHERS)
+    (runtime.place / "pods.gone").write_text(OTHERS)
+    assert runtime.stop(limit=0).returncode == 0
+    assert (runtime.place / "kubelet-refuses").exists()
+    runtime.has(pods=ETCD_POD, ps=ETCD)
+    begun = time.monotonic()
+    done = runtime.stop(limit=25)
+    assert done.returncode == 0
+    assert time.monotonic() - begun < 15
+    assert done.stderr == "the kubelet did not stop etcd within 5 s; crictl stop\n"
 
 
 def test_several_are_waited_for_by_one_deadline(runtime: Runtime) -> None:
