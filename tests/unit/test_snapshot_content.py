@@ -295,6 +295,19 @@ def test_a_file_that_is_written_to_meanwhile(tmp_path: Path, monkeypatch: pytest
         read(path)
 
 
+def test_another_mode_is_no_other_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(SAMPLE.read_bytes())
+    whole = content._content
+
+    def meanwhile(*args: object) -> Content:
+        path.chmod(0o640)
+        return whole(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(content, "_content", meanwhile)
+    assert read(path).keys == 50
+
+
 def test_it_opens_the_file_only_for_reading(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     path.write_bytes(SAMPLE.read_bytes())
