@@ -26,6 +26,8 @@ from typing import Any
 from runbook.snapshots.bolt import Database, NotBolt
 from runbook.snapshots.protobuf import renewed, value_at, varint
 
+WRITTEN = 4
+"""So many of :func:`touched` tell of the content; the last one changes with the owner and the mode too."""
 DAMAGED = 3
 """The reading process's exit code where the file is no database, or a damaged one."""
 _MOST = 1_200_000
@@ -150,7 +152,7 @@ def read(path: Path, wanted: Collection[str] = ()) -> Content:
     try:
         before = touched(os.fstat(fd))
         content = _content(Database(fd, before[2] - before[2] % 512), frozenset(w.encode() for w in wanted), before)
-        if touched(os.fstat(fd)) != before:
+        if touched(os.fstat(fd))[:WRITTEN] != before[:WRITTEN]:
             raise Changed("was written to while it was read")
         return content
     finally:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import DAMAGED, Content, touched
+from runbook.snapshots.content import DAMAGED, WRITTEN, Content, touched
 
 LONGEST = 600.0
 """Seconds for the largest snapshot that etcd allows, on a slow disk."""
@@ -70,6 +70,6 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
     if done.returncode:
         raise OSError(f"{said or 'the reading process died'} (exit {done.returncode})")
     content = Content.from_json(done.stdout)
-    if content.touched != before:
+    if content.touched[:WRITTEN] != before[:WRITTEN]:
         raise NotBolt("was written to, or replaced, while it was read")
     return content

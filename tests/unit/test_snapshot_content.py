@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_the_reading_process_ends_with_whoever_wants_to_know(tmp_path: Path) -> None:
     """Here nobody does: its parent is another than it was told."""
     path = tmp_path / "s.db"
-    path.write_bytes(snapshot(keyspace([(i, b"/registry/pods/a/%d" % i, b"v") for i in range(2, 40_000)], fan=40)))
+    path.write_bytes(snapshot(keyspace([(i, b"/registry/pods/a/%d" % i, b"v") for i in range(2, 8_000)], fan=40)))
     for parent, code in ((1, 1), (os.getpid(), 0)):
         asked = json.dumps({"path": str(path), "wanted": [], "parent": parent})
         argv = [sys.executable, "-m", "runbook.snapshots.content"]
@@ -293,6 +293,19 @@ def test_a_file_that_is_written_to_meanwhile(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(content, "_content", slow)
     with pytest.raises(content.Changed, match="written to while it was read"):
         read(path)
+
+
+def test_another_mode_is_no_other_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(SAMPLE.read_bytes())
+    whole = content._content
+
+    def meanwhile(*args: object) -> Content:
+        path.chmod(0o640)
+        return whole(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(content, "_content", meanwhile)
+    assert read(path).keys == 50
 
 
 def test_it_opens_the_file_only_for_reading(tmp_path: Path) -> None:
