@@ -10,7 +10,7 @@ import pytest
 from runbook.hands import FRESH
 from runbook.lab.fill import etcd_of
 from tests.faults.conftest import Fresh
-from tests.faults.kit import Row, begins, reaches
+from tests.faults.kit import Row, reaches
 from tests.lab.conftest import eventually
 from tests.lab.kit import BUMP
 
@@ -107,20 +107,24 @@ def test_a_snapshot_is_replaced_as_it_is_restored(row: Row) -> None:
     row.untouched()
 
 
+FULL = """#!/bin/sh
+case "$*" in *--data-dir*) fallocate -l $(( $(stat -f -c '%a * %S' /var/lib) - 16777216 )) /var/lib/filler ;; esac
+exec REAL "$@"
+"""
+"""etcdutl, on a disk that somebody fills in the moment before it restores."""
+
+
 def test_the_data_disk_fills_up(fresh: Fresh) -> None:
     """The data disk is full | on one host, while restoring beside the data."""
-
-    def fill() -> None:
-        take = "fallocate -l $(( $(stat -f -c '%a * %S' /var/lib) - 16777216 )) /var/lib/filler"
-        row.sh("m2", f"{take} || {take} || {take}")  # the restore takes some of it meanwhile
-
-    row = fresh(disk="900m")
-    said = row.during(("run", row.plan, "--yes"), begins("RestoreAside", "m2"), fill, code=3)
+    row, place = fresh(disk="900m"), "/usr/local/sbin/etcdutl"
+    real = row.sh("m2", "command -v etcdutl").strip()
+    row.lab.exec("m2", ["sh", "-c", f"cat > {place} && chmod 755 {place}"], FULL.replace("REAL", real), check=True)
+    said = row.runbook("run", row.plan, "--yes", code=3)
     assert "m2" in said.stderr
     assert "no space left" in said.stderr.lower()
     assert not row.sh("m2", f"ls -d {DATA}/.*.rest* 2>/dev/null || :")
     row.untouched()
-    row.sh("m2", "rm /var/lib/filler")
+    row.sh("m2", f"rm /var/lib/filler {place}")
     row.runbook("run", row.plan, "--yes")
     row.outcome = "refused, nothing changed; with room: restored"
     row.restored()
