@@ -267,6 +267,8 @@ class _Pass:
         for revision, head, offset, size in self.database.newest_first(b"key"):
             if len(revision) not in (17, 18) or revision[8] != 0x5F:
                 raise NotBolt(f"has a key that is no revision in its bucket key ({revision[:20].hex()})")
+            if not size:  # what a restore with --bump-revision writes, only so that there is such a revision
+                continue
             if size > 2 and head[0] == 0x0A and head[1] < 0x80 and head[1] + 2 <= len(head):
                 end = head[1] + 2
                 key = head[2:end]

@@ -103,6 +103,14 @@ def compact(history: History, at: int) -> History:
     return [e for e in history if e[0] > at or (last[e[1]] == e[0] and e[2] is not None)]
 
 
+def test_the_mark_of_a_bump_is_no_key() -> None:
+    """``etcdutl snapshot restore --bump-revision`` writes an empty entry at the new revision."""
+    writer = Writer()
+    entries = [(0, revision(2), key_value(b"/registry/pods/a/b", b"v")), (0, revision(1_000_000_002), b"")]
+    inner = struct.pack("<QQ", writer.add(*leaf(entries)), 0)
+    assert told(writer.file(writer.tree([(1, b"key", inner)], 2))).places == {b"pods": 1}
+
+
 def test_a_real_etcds_file() -> None:
     found = read(SAMPLE, ["/registry/secrets/default/known", "/registry/secrets/default/none"])
     assert (found.revision, found.keys, found.objects, found.kinds["pods"], found.kinds["nodes"]) == (51, 50, 49, 34, 3)
@@ -220,7 +228,7 @@ def test_a_tree_that_turns_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\x0a", b"\x0a\x05abc", b"\x12\x01a", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+    "value", [b"\x0a", b"\x0a\x05abc", b"\x12\x01a", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
 )
 def test_what_is_no_key_and_value(value: bytes) -> None:
     writer = Writer()

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook.snapshots.content import Content, kind_of, read
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_file
 
 pytestmark = pytest.mark.lab
@@ -155,3 +157,25 @@ def test_what_etcdutl_accepts_and_we_do_not(etcd: Etcd, tmp_path: Path) -> None:
     with pytest.raises(SnapshotDamaged) as caught:
         inspect_file(path)
     assert caught.value.reason == "trailer"
+
+
+def test_what_lives_is_what_etcd_says(etcd: Etcd, tmp_path: Path) -> None:
+    """With history, compacted half-way; and in what a restore with a bump makes of it."""
+    for number in range(30):
+        etcd.ctl("put", f"/registry/pods/a/{number % 7}", f"v{number}")
+        etcd.ctl("put", f"/registry/x.io/things/a/{number % 5}", "w" * 3000 * (number % 4))
+        if number % 6 == 5:
+            etcd.ctl("del", f"/registry/pods/a/{number % 4}")
+        if number == 18:
+            etcd.ctl("compact", str(json.loads(etcd.ctl("get", "x", "-w", "json"))["header"]["revision"]), "--physical")
+    living = Counter(kind_of(key.encode()) for key in etcd.ctl("get", "/", "--prefix", "--keys-only").split())
+    path = etcd.snapshot(tmp_path / "s.db")
+    seen = read(path, ["/registry/pods/a/6"])
+    assert (dict(seen.kinds), seen.revision) == (dict(living), etcd.status(path))
+    assert 0 < seen.compacted < seen.revision
+    assert seen.present == ("/registry/pods/a/6",)
+    there = tmp_path / "restored"
+    bump = ["--bump-revision=1000000000", "--mark-compacted", f"--data-dir={there}"]
+    etcd.utl("snapshot", "restore", str(path), *bump)
+    after: Content = read(there / "member/snap/db")
+    assert (after.kinds, after.revision) == (seen.kinds, seen.revision + 1_000_000_000)
