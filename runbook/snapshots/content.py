@@ -5,8 +5,9 @@ in ``t``). Read from the newest on, a key's first entry says how it is. Below th
 entry at most, so only what is newer need be remembered: as 64-bit hashes, and, beyond ``_MOST`` of them, in several
 passes. So memory is bounded, and no value is ever told: only its first bytes are looked at.
 
-Measured by ``tests/bench/reading.py``, against a throwaway etcd on a restored copy: 1.5 s and 42 MB for 331 MB of
-240,000 objects, where that took 9 s and 493 MB; for 2.5 GB 6 s and 49 MB against 39 s and 4.5 GB. So the file is read.
+Measured by ``tests/bench/reading.py``, against a throwaway etcd on a restored copy: 1.6 s and 38 MB for 331 MB of
+240,000 objects, where that took 11 s and 488 MB; for 2.5 GB 2.6 s and 52 MB against 21 s and 4.4 GB. So the file is
+read, by a process of its own.
 """
 
 from __future__ import annotations
