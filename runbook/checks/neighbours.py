@@ -31,8 +31,9 @@ wait
 
 
 def _peers(node: Node) -> list[tuple[str, str]]:
+    """Host and port of each peer URL; the loader has proven that they have both."""
     parts = [urlsplit(url) for url in node.peer_urls]
-    return [(p.hostname or "", str(p.port or 2380)) for p in parts]
+    return [(p.hostname or "", p.netloc.rpartition(":")[2]) for p in parts]
 
 
 class PeerPorts(Check):

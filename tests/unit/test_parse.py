@@ -281,7 +281,7 @@ def test_certificate() -> None:
     assert cert.fingerprint == seen.split("Fingerprint=")[1].split()[0].replace(":", "").lower()
     assert f"{cert.not_after:%H:%M:%S %Y} GMT" in seen
     assert cert.not_before < datetime.now(UTC) < cert.not_after
-    assert (cert.subject, cert.issuer) == ("CN=m1", "CN=m1")
+    assert (cert.subject, cert.issuer) == ("CN=m1", "CN=ca")
     assert x509.certificate(certificate()).names == ()
 
 

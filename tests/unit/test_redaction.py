@@ -127,6 +127,8 @@ def test_a_named_secret_never_survives(template: str) -> None:
     def tried(secret: str, before: str, after: str) -> None:
         tail = secret.rstrip("=")[-6:]
         assume(tail not in before + after + template)
+        # `https://HOST:2379/v1@2` has a port there and no password: one that begins so must be written as %2F in a URL
+        assume("://" not in template or not re.match(r"\d{1,5}[/,?#]", secret))
         text = f"{before}\n{template.replace('{}', secret).replace('{{', '{').replace('}}', '}')}\n{after}"
         hidden, found = masked(text)
         assert secret not in hidden, hidden
