@@ -36,6 +36,7 @@ dir=$1
 shift
 [ -e "$dir/etcd.yaml" ] && echo "pod etcd"
 [ -e "$dir/kube-apiserver.yaml" ] && echo "pod kube-apiserver"
+grep -qE -e '--etcd-servers=https?://(127\.|localhost|\[::1\])' "$dir/kube-apiserver.yaml" 2> /dev/null && echo "own etcd"
 for p in "$@"; do [ -e "$p" ] && echo "sign $p"; done
 [ "$(systemctl is-active etcd 2> /dev/null)" = active ] && echo "service etcd"
 :
@@ -72,7 +73,7 @@ def refusal(text: str) -> tuple[str, str] | None:
     if "service etcd" in lines:
         saw = "etcd runs here as a service of systemd, not as a static pod"
         return saw, "restore it by hand, or with the tools that made it: runbook knows kubeadm's static pods only"
-    if "pod kube-apiserver" in lines:
+    if "pod kube-apiserver" in lines and "own etcd" not in lines:
         saw = "there is an API server and no etcd.yaml: its etcd is an external one"
         return saw, "restore an external etcd on its own hosts, with its own tools"
     return None  # a lost manifest is another check's to tell

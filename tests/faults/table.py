@@ -21,9 +21,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
-SESSIONS, BESIDE = 3, 3
-"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs; CI's rows run
-beside the other tests on the lab."""
+SESSIONS = 3
+"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs."""
 COLUMNS = ("row", "where", "outcome", "seconds")
 
 
@@ -31,9 +30,9 @@ def run(third: bool, table: Path, results: Path, more: list[str]) -> int:
     """Run them, in several sessions side by side, each on a lab of its own; the worst exit code of pytest."""
     chosen = ["-m", "third"] if third else []
     argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
-    sessions, parts = [], BESIDE if third else SESSIONS
-    for number in range(parts):
-        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{parts}"}
+    sessions = []
+    for number in range(SESSIONS):
+        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{SESSIONS}"}
         output = table.with_name(f"session-{number}.txt").open("w+")
         own = [*argv, "--junitxml", str(results / f"rows-{number}.xml")]
         sessions.append((subprocess.Popen(own, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))

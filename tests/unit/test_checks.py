@@ -590,6 +590,12 @@ ALSO: dict[str, tuple[str, ...]] = {
 }
 
 
+def test_a_lost_manifest_does_not_make_an_external_etcd() -> None:
+    """Somebody has parked etcd.yaml by hand: that is what is told, and not that etcd is elsewhere."""
+    parked = where(distribution.LOOK, says("pod kube-apiserver\nown etcd\n"))
+    assert not [f for f in bad(findings(parked)) if f.check == "Distribution"]
+
+
 def test_a_refused_port_is_an_answer_and_a_dead_hosts_is_not_asked_for() -> None:
     refused = "1 10.0.1.12 2380 bash: connect: Connection refused"
     assert not [f for f in bad(findings(unreachable(refused))) if f.check == "PeerPorts"]

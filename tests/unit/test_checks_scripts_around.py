@@ -110,6 +110,11 @@ def test_the_signs_of_a_distribution(tmp_path: Path) -> None:
     lines = result.out.splitlines()
     assert "pod kube-apiserver" in lines
     assert "pod etcd" not in lines
+    assert "own etcd" not in lines
+    (tmp_path / "kube-apiserver.yaml").write_text("    - --etcd-servers=https://127.0.0.1:2379\n")
+    assert "own etcd" in sh(distribution.LOOK, tmp_path).out.splitlines()
+    (tmp_path / "kube-apiserver.yaml").write_text("    - --etcd-servers=https://10.0.0.7:2379,https://127.0.0.1:2379\n")
+    assert "own etcd" not in sh(distribution.LOOK, tmp_path).out.splitlines()
     assert f"sign {tmp_path / 'sign'}" in lines
     assert f"sign {tmp_path / 'none'}" not in lines
 
