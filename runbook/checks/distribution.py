@@ -36,7 +36,8 @@ dir=$1
 shift
 [ -e "$dir/etcd.yaml" ] && echo "pod etcd"
 [ -e "$dir/kube-apiserver.yaml" ] && echo "pod kube-apiserver"
-grep -qE -e '--etcd-servers=https?://(127\.|localhost|\[::1\])' "$dir/kube-apiserver.yaml" 2> /dev/null && echo "own etcd"
+own="--etcd-servers=https?://(127\.|localhost|\[::1\])"
+grep -qE -e "$own" "$dir/kube-apiserver.yaml" 2> /dev/null && echo "own etcd"
 for p in "$@"; do [ -e "$p" ] && echo "sign $p"; done
 [ "$(systemctl is-active etcd 2> /dev/null)" = active ] && echo "service etcd"
 :
