@@ -13,13 +13,16 @@ from runbook.step import Binding
 
 
 def _pairs(node: Node) -> dict[str, tuple[str, bool]]:
-    """Each certificate, the CA that must have signed it, and whether members cannot meet without it."""
+    """Each certificate, the CA that must have signed it, and whether it is sure to be in use.
+
+    Those that the plan names are compared with etcd's own flags; the others lie where kubeadm puts them.
+    """
     paths, there = node.paths, pki(node)
     beside = paths.etcd_cert.rpartition("/")[0]
     return {
         paths.etcd_cert: (paths.etcd_ca, True),
-        f"{beside}/peer.crt": (paths.etcd_ca, True),
-        f"{there}/apiserver-etcd-client.crt": (paths.etcd_ca, True),
+        f"{beside}/peer.crt": (paths.etcd_ca, False),
+        f"{there}/apiserver-etcd-client.crt": (paths.etcd_ca, False),
         f"{there}/apiserver.crt": (f"{there}/ca.crt", False),
         paths.kubeconfig: (f"{there}/ca.crt", False),
     }

@@ -18,12 +18,12 @@ from runbook.checks.words import ask, is_node, listed
 from runbook.errors import RunbookError
 from runbook.plan import Plan
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import Content
+from runbook.snapshots.content import Changed, Content
 from runbook.snapshots.integrity import inspect_once
 from runbook.snapshots.reading import begin
 from runbook.step import Binding, Command, Result, Target
 
-NOT_WHOLE, DAMAGED, UNREAD = 2, 3, 4
+NOT_WHOLE, DAMAGED, UNREAD, RESTLESS = 2, 3, 4, 5
 """How a look may fail. That a file is not whole is another check's to tell."""
 MOST = 10
 """So many kinds are told, the most frequent first."""
@@ -56,6 +56,8 @@ def look(plan: Plan) -> Sequence[Result]:
         return [Result(NOT_WHOLE, err=error.message)]
     try:
         return [Result(0, reading.result().json()), Result(0, str(time.time()))]
+    except Changed as error:
+        return [Result(RESTLESS, err=f"{source.path} {error}")]
     except NotBolt as error:
         return [Result(DAMAGED, err=f"{source.path}: its content cannot be read: it {error}")]
     except (OSError, subprocess.SubprocessError) as error:
@@ -94,6 +96,8 @@ class OfContent(Check):
             yield from self.of(plan, Content.from_json(seen.out), answers, float(rest[0].out))
         elif isinstance(self, SnapshotContent) and seen.code == DAMAGED:
             yield self.blocks("", seen.err, "use another snapshot: etcd would fail on this one, or lose keys")
+        elif isinstance(self, SnapshotContent) and seen.code == RESTLESS:
+            yield self.blocks("", seen.err, "wait until nobody writes to it any more, then check again")
         elif isinstance(self, SnapshotContent) and seen.code == UNREAD:
             yield self.warns("", seen.err, "what it holds is not known: kinds, encryption, what would be lost")
 

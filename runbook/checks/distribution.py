@@ -12,7 +12,7 @@ from runbook.step import Binding, Command, Target
 SIGNS = {
     "EKS": ("/etc/eks", "/usr/bin/nodeadm"),
     "GKE": ("/home/kubernetes/kube-env", "/etc/srv/kubernetes"),
-    "AKS": ("/etc/kubernetes/azure.json", "/opt/azure/containers"),
+    "AKS": ("/opt/azure/containers",),  # azure.json is also on kubeadm's own hosts there
     "k3s": ("/etc/rancher/k3s", "/var/lib/rancher/k3s"),
     "RKE2": ("/etc/rancher/rke2", "/var/lib/rancher/rke2"),
     "MicroK8s": ("/var/snap/microk8s",),

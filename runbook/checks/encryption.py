@@ -141,7 +141,13 @@ class Encryption(OfContent):
                 file = None
             if file is None or file.pod is None:
                 continue  # the checks of the manifests say so
-            yield self._one(node, file.pod, content, configurations(told.out) if told.ok else {})
+            if not told.ok:
+                used = _told(content.encrypted) or "nothing encrypted"
+                said = told.tail() or "no answer"
+                saw = f"its encryption configuration could not be looked at: {said}; the snapshot has {used}"
+                yield self.warns(node.name, saw, "look yourself whether it has these keys")
+                continue
+            yield self._one(node, file.pod, content, configurations(told.out))
 
     def _one(self, node: Node, pod: StaticPod, content: Content, found: Mapping[str, Names]) -> Finding:
         inside = pod.flag(FLAG)

@@ -45,6 +45,12 @@ class OtherJobs(Check):
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """Two who restore at once destroy each other's work; a backup is cut off, and leaves a file that looks new."""
         for node, (result,) in heard(answers, plan.nodes):
+            if not result.ok:
+                do = f"look yourself: {on(node, 'ps', '-ef')}"
+                yield self.warns(
+                    node.name, f"what runs there could not be looked at: {result.tail() or 'no answer'}", do
+                )
+                continue
             found: dict[str, list[str]] = {}
             for line in result.out.splitlines():
                 kind, _, pid = line.partition(" ")

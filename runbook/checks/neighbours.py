@@ -69,7 +69,13 @@ class PeerPorts(Check):
                 do = f"open the port in the firewalls between the hosts; try: {on(node, 'nc', '-vz', *lost[0][1])}"
                 yield self.blocks(node.name, f"cannot reach {shown}: the members would not meet", do)
             else:
-                yield self.ok(node.name, f"reaches {listed(n.name for n in living if n.name != node.name) or 'nobody'}")
+                refused = [name for name, pair in others if said[pair][0] != "0"]
+                but = (
+                    f" (refused by {listed(refused)}: nothing listens there, or a firewall rejects)" if refused else ""
+                )
+                yield self.ok(
+                    node.name, f"gets answers from {listed(dict.fromkeys(n for n, _ in others)) or 'nobody'}{but}"
+                )
 
 
 def _answered(words: list[str] | None) -> bool:

@@ -42,5 +42,10 @@ class Token(Check):
             elif node.name in pods and pods[node.name].flag("initial-cluster-token", DEFAULT) == token:
                 saw = f"{token} is the token of etcd.yaml, or etcd's own where that sets none: the old members know it"
                 yield self.blocks(node.name, saw, do)
+            elif not statuses(status):
+                saw = (
+                    f"whether the old cluster was made with the token {token} cannot be asked: its etcd does not answer"
+                )
+                yield self.warns(node.name, saw, do)
             elif node.name in pods:
                 yield self.ok(node.name, f"{token} is new")

@@ -89,7 +89,7 @@ def _host(
         while left and not stop.is_set():
             batch = _batch(left)
             for topic, result in zip(batch, hosts.ask({name: [t.command for t in batch]})[name], strict=True):
-                refused = not heard and not result.ok  # no shell, or no sudo: not a word from the host itself
+                refused = not heard and not result.ok and not result.out.strip()  # no shell, or no sudo: not a word
                 told.put(Answer(name, topic, Result(None, err=result.tail()) if refused else result))
                 left.remove(topic)
                 if not result.unknown and not refused:

@@ -154,9 +154,11 @@ def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -
 
 def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Made:
     """Ask, judge, write, and read what was written. Raises UsageError, Refused, Held."""
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
+    from threading import Thread
 
     from runbook.connecting import enter_lab
+    from runbook.discovery.draft import Source
     from runbook.discovery.judge import judge
     from runbook.discovery.seen import survey
     from runbook.discovery.snapshots import named, source
@@ -170,15 +172,22 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
     plan = Plan("init", Snapshot("", Path("/")), tuple(places))
     enter_lab(plan)
     places = [_ported(p) for p in places]
-    with ThreadPoolExecutor(1) as pool:  # a large snapshot is hashed while the hosts are asked
-        local = pool.submit(source, wanted)
-        hosts = connect([Target(plan, Binding(run="init"), p) for p in places], Claim(0))
+    local: Future[Source] = Future()
+
+    def read() -> None:
         try:
-            seen = survey(hosts, places, (wanted.node, wanted.path))
-        finally:
-            hosts.close()
-        found = local.result()
-    found = wanted.on_its_node(found, seen)
+            local.set_result(source(wanted))
+        except BaseException as error:  # it belongs to the caller's thread
+            local.set_exception(error)
+
+    # a large snapshot is hashed while the hosts are asked; a daemon: Ctrl-C is not kept waiting for a slow disk
+    Thread(target=read, daemon=True).start()
+    hosts = connect([Target(plan, Binding(run="init"), p) for p in places], Claim(0))
+    try:
+        seen = survey(hosts, places, (wanted.node, wanted.path))
+    finally:
+        hosts.close()
+    found = wanted.on_its_node(local.result(), seen)
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
     for text in twice:
         draft.warn("nodes", text)

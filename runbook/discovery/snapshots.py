@@ -65,7 +65,11 @@ class Named:
                 true="no host is changed, and no plan was written",
             )
         name = there.name or self.node
-        damage = "" if there.snapshot is not None else f"{self.path} on {name} tells no revision"
+        damage = (
+            ""
+            if there.snapshot is not None
+            else f"{self.path} on {name}: its revision was not asked, or not told (it takes an etcdutl there)"
+        )
         return Source(f"host://{name}{self.path}", revision=there.snapshot, damage=damage)
 
 

@@ -41,7 +41,7 @@ class Link:
         self._sockets: list[socket.socket] = []
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
-        self._spare: tuple[str, paramiko.Channel] | None = None
+        self._spare: tuple[str, paramiko.Channel, float] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -70,15 +70,18 @@ class Link:
                 return channel
         raise AssertionError("unreachable")
 
-    def started_ahead(self, command: str) -> paramiko.Channel | None:
-        """The channel in which ``command`` was started ahead, where it still waits as far as one can know."""
+    def started_ahead(self, command: str) -> tuple[paramiko.Channel, float] | None:
+        """The channel in which ``command`` was started ahead, where it still waits as far as one can know, and its age.
+
+        The age is in seconds. One that was started for another command is closed.
+        """
         spare, self._spare = self._spare, None
         if not spare:
             return None
-        started, channel = spare
+        started, channel, since = spare
         waits = not (channel.closed or channel.eof_received or channel.exit_status_ready())
         if started == command and waits and self.alive:
-            return channel
+            return channel, time.monotonic() - since
         with contextlib.suppress(*connection_errors()):
             channel.close()
         return None
@@ -102,7 +105,7 @@ class Link:
         with contextlib.suppress(*connection_errors()):
             channel = connections[-1].transport.open_session(window_size=WINDOW, timeout=AHEAD)
             channel.exec_command(command)
-            self._spare = command, channel
+            self._spare = command, channel, time.monotonic()
 
     def pulse_lost(self) -> bool:
         """The far end of a connection that has no socket of its own has stopped answering."""

@@ -124,9 +124,8 @@ class Session:
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
         # every phase has its own deadline; this one is for a thread that is stuck in spite of them
         link.expires = time.monotonic() + 6 * link.address.connect_timeout
-        waiting = link.started_ahead(command) if ahead else None
-        self._ahead = waiting is not None
-        self._channel = waiting or link.start(command)
+        waiting = link.started_ahead(command if ahead else "")
+        self._channel, self._age = waiting or (link.start(command), 0.0)
         self._bell = Bell()
         self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
         self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
@@ -179,10 +178,10 @@ class Session:
     def next(self, patience: float) -> Frame:
         """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds.
 
-        A shell that was there already has the time of a new channel for its first word, and is lost without it.
+        A shell that was there already has had some of the time for its first word, and is lost without it.
         """
-        ahead, self._ahead = self._ahead, False
-        patience = min(patience, self._link.address.connect_timeout) if ahead else patience
+        age, self._age = self._age, 0.0
+        patience = max(min(patience, self._link.address.connect_timeout), patience - age)
         until = time.monotonic() + patience
         self._link.expires = until + 5
         while True:
@@ -195,7 +194,7 @@ class Session:
                 raise self._end()
             left = until - time.monotonic()
             if left <= 0:
-                raise (Lost if ahead else Silent)(f"no answer for {duration(patience)}")
+                raise (Lost if age else Silent)(f"no answer for {duration(patience)}")
             if self._link.pulse_lost():
                 raise Lost("the far end of the connection stopped answering")
             self._bell.wait(min(left, PULSE))

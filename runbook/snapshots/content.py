@@ -29,8 +29,8 @@ from runbook.snapshots.protobuf import renewed, value_at, varint
 
 WRITTEN = 4
 """So many of :func:`touched` tell of the content; the last one changes with the owner and the mode too."""
-DAMAGED = 3
-"""The reading process's exit code where the file is no database, or a damaged one."""
+DAMAGED, WRITTEN_TO = 3, 4
+"""The reading process's exit codes where the file is no database, or a damaged one; where somebody writes to it."""
 _MOST = 1_200_000
 """Hashes remembered in one pass: some 80 MB."""
 _KINDS = 2000
@@ -353,7 +353,7 @@ def main() -> None:
         print(read(Path(what["path"]), what["wanted"]).json())
     except (NotBolt, Changed) as error:
         print(error, file=sys.stderr)
-        sys.exit(DAMAGED)
+        sys.exit(WRITTEN_TO if isinstance(error, Changed) else DAMAGED)
     except OSError as error:
         sys.exit(error.strerror)
 

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import DAMAGED, WRITTEN, Content, touched
+from runbook.snapshots.content import DAMAGED, WRITTEN, WRITTEN_TO, Changed, Content, touched
 
 LONGEST = 600.0
 """Seconds for the largest snapshot that etcd allows, on a slow disk."""
@@ -29,7 +29,7 @@ _LOCK = threading.Lock()
 def begin(path: Path, wanted: Sequence[str] = ()) -> Future[Content]:
     """Begin to read a snapshot's content, where nobody has since it was last written to; for this program alone.
 
-    The future raises NotBolt (the message says what is wrong with the file, as it reads after "it") or OSError.
+    The future raises NotBolt or Changed (the message says what is wrong, as it reads after "it"), or OSError.
     """
     try:
         key = (path, tuple(sorted(wanted)), touched(path.stat()))
@@ -67,9 +67,11 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
     said = done.stderr.strip().rpartition("\n")[2][:500]
     if done.returncode == DAMAGED:
         raise NotBolt(said)
+    if done.returncode == WRITTEN_TO:
+        raise Changed(said)
     if done.returncode:
         raise OSError(f"{said or 'the reading process died'} (exit {done.returncode})")
     content = Content.from_json(done.stdout)
     if content.touched[:WRITTEN] != before[:WRITTEN]:
-        raise NotBolt("was written to, or replaced, while it was read")
+        raise Changed("was written to, or replaced, while it was read")
     return content

@@ -94,7 +94,7 @@ CASES = {
         "Distribution", where(distribution.LOOK, says("sign /etc/eks\n")), "a host of EKS", do="the provider's means"
     ),
     "a host of GKE": Case("Distribution", where(distribution.LOOK, says("sign /etc/srv/kubernetes\n")), "of GKE"),
-    "a host of AKS": Case("Distribution", where(distribution.LOOK, says("sign /etc/kubernetes/azure.json\n")), "AKS"),
+    "a host of AKS": Case("Distribution", where(distribution.LOOK, says("sign /opt/azure/containers\n")), "AKS"),
     "a host of RKE2": Case(
         "Distribution", where(distribution.LOOK, says("sign /etc/rancher/rke2\n")), "of RKE2", do="rke2 server"
     ),
@@ -104,6 +104,7 @@ CASES = {
     ),
     "a restore by hand": Case("OtherJobs", where(jobs.LOOK, says("restore 4711\n")), "process 4711", do="ps -fp 4711"),
     "a backup": Case("OtherJobs", where(jobs.LOOK, says("save 1\nsave 2\n")), "a backup is taken", WARNS, do="1,2"),
+    "jobs unheard": Case("OtherJobs", where(jobs.LOOK, says("", 124, "timeout")), "could not be looked at", WARNS),
     "a port that is filtered": Case(
         "PeerPorts",
         unreachable("124 10.0.1.12 2380 "),
@@ -155,6 +156,18 @@ CASES = {
         "Chain",
         certs({"peer.crt": certificate("DNS:localhost, DNS:m2, IP Address:10.0.1.11, IP Address:127.0.0.1", by="x")}),
         "peer.crt was not signed by /etc/kubernetes/pki/etcd/ca.crt",
+        WARNS,
+    ),
+    "etcd's own certificate of another CA": Case(
+        "Chain",
+        certs(
+            {
+                "etcd/server.crt": certificate(
+                    "DNS:localhost, DNS:m2, IP Address:10.0.1.11, IP Address:127.0.0.1", by="x"
+                )
+            }
+        ),
+        "server.crt was not signed by /etc/kubernetes/pki/etcd/ca.crt",
     ),
     "an API server's certificate of another CA": Case(
         "Chain", certs({"apiserver.crt": certificate("DNS:other", by="x")}), "apiserver.crt was not signed", WARNS
@@ -588,6 +601,16 @@ ALSO: dict[str, tuple[str, ...]] = {
     "no version": ("Bump",),
     "two clusters": ("EtcdVersion", "Bump"),
 }
+
+
+def test_a_given_token_is_not_called_new_where_no_etcd_can_be_asked() -> None:
+    """Kubeadm's manifest has no token of an earlier restore: only the living cluster's id tells of one."""
+    plan = replace(PLAN, cluster=Cluster(token="mine"))
+    asked = [f for f in findings(plan=plan) if f.check == "Token"]
+    assert {f.severity for f in asked} == {Severity.OK}
+    dead = [f for f in findings(no_etcd(), plan=plan) if f.check == "Token"]
+    assert {(f.host, f.severity) for f in dead if f.severity is not Severity.OK}, "at least where etcd did not answer"
+    assert all("is not known" in f.saw or "cannot be asked" in f.saw for f in dead if f.severity is WARNS)
 
 
 def test_a_lost_manifest_does_not_make_an_external_etcd() -> None:

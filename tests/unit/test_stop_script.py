@@ -71,7 +71,7 @@ class Runtime:
         path = f"{self.place}:{os.environ['PATH']}"
         words = [str(self.place / "manifests"), str(self.place / "saved"), str(limit), *(names or ("etcd",))]
         argv = ["sh", "-c", scripts.STOP, "runbook", *words]
-        return subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, timeout=90, check=False)
 
     def asked(self, verb: str) -> list[str]:
         log = self.place / "log"
@@ -185,10 +185,16 @@ def test_a_kubelet_that_refused_once_is_not_waited_for_as_long_again(runtime: Ru
     assert (runtime.place / "kubelet-refuses").exists()
     runtime.has(pods=ETCD_POD, ps=ETCD)
     begun = time.monotonic()
-    done = runtime.stop(limit=25)
+    done = runtime.stop(limit=120)
     assert done.returncode == 0
-    assert time.monotonic() - begun < 15
-    assert done.stderr == "the kubelet did not stop etcd within 5 s; crictl stop\n"
+    assert 25 <= time.monotonic() - begun < 60
+    assert done.stderr == "the kubelet did not stop etcd within 25 s; crictl stop\n"
+    (runtime.place / "manifests").mkdir(exist_ok=True)
+    (runtime.place / "saved").mkdir(exist_ok=True)
+    (runtime.place / "saved" / "kube-apiserver.yaml").write_text("kind: Pod\n")
+    words = [str(runtime.place / "manifests"), str(runtime.place / "saved"), "run", "", "kube-apiserver"]
+    subprocess.run(["sh", "-c", scripts.START, "runbook", *words], check=True)
+    assert not (runtime.place / "kubelet-refuses").exists(), "there is an API server to be seen again"
 
 
 def test_several_are_waited_for_by_one_deadline(runtime: Runtime) -> None:

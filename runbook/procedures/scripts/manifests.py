@@ -43,7 +43,7 @@ saved=$2
 limit=$3
 place=${saved%/*}
 run=${place##*/}
-if [ -e "$place/kubelet-refuses" ] && [ "$limit" -gt 5 ]; then limit=5; fi
+if [ -e "$place/kubelet-refuses" ] && [ "$limit" -gt 25 ]; then limit=25; fi
 shift 3
 for name in "$@"; do
   if [ -e "$from/$name.yaml" ]; then
@@ -75,7 +75,7 @@ for name in "$@"; do
     now=$(date +%s)
     if [ "$(( now - begun ))" -gt "$limit" ]; then
       echo "the kubelet did not stop $name within $limit s; crictl stop" >&2
-      touch -- "$place/kubelet-refuses"
+      touch -- "$place/kubelet-refuses" || :
       for id in $(crictl ps -q --label io.kubernetes.pod.namespace=kube-system \
         --label "io.kubernetes.container.name=$name"); do
         crictl stop --timeout 30 "$id" || :
@@ -104,7 +104,8 @@ ready; it is stopped after the containers, so it is asked for first, and the con
 
 A kubelet that started while the API server was down may refuse to delete pods: past the deadline crictl does it, the
 containers with their grace, then the sandbox. It is noted, so that the next step does not wait as long in vain: in a
-dead cluster that was two minutes for each of three steps. What ends by itself in between makes crictl fail, and is gone
+dead cluster that was two minutes for each of three steps (25 s are its relist and a little). Where an API server is
+started, a kubelet can see one, and the note goes. What ends by itself in between makes crictl fail, and is gone
 all the same: hence the question once more.
 
 What has ended is removed: after a crash loop the kubelet would wait up to five minutes before it starts the same
@@ -125,6 +126,7 @@ if [ -n "$unless" ]; then
   fi
 fi
 for name in "$@"; do
+  if [ "$name" = kube-apiserver ]; then rm -f -- "${saved%/*}/kubelet-refuses"; fi
   if [ ! -e "$from/$name.yaml" ]; then
     cp -a -- "$saved/$name.yaml" "$from/.$name.yaml.$run"
     sync -- "$from/.$name.yaml.$run"
