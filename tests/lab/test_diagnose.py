@@ -18,6 +18,7 @@ from runbook.diagnose.questions import topics
 from runbook.lab import Lab
 from runbook.planfile import load
 from runbook.step import Binding, Target
+from tests.lab.conftest import eventually
 from tests.lab.kit import Desk
 
 pytestmark = pytest.mark.lab
@@ -135,6 +136,8 @@ def test_half_dead_and_full_of_secrets(lab: Lab, desk: Desk) -> None:
     plant(lab, desk)
     lab.crash("m3")
     lab.exec("m2", ["sh", "-c", f"mv {MANIFESTS}/etcd.yaml /root/"], check=True)
+    # m2's etcd is given its grace, and m1 an election or two, before it knows that it is alone
+    eventually("m1 has no leader", lambda: "no leader" in desk.etcdctl("m1", "endpoint", "status", "-w", "json"), 60)
     files, said = diagnosed(lab, desk, "half dead")
     everything = "\n".join(files.values()) + said
     for kind, secret in PLANTED.items():
