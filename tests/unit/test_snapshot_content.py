@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -293,10 +294,10 @@ def test_a_file_that_is_written_to_meanwhile(tmp_path: Path, monkeypatch: pytest
     path.write_bytes(SAMPLE.read_bytes())
     whole = content._content
 
-    def slow(*args: object) -> Content:
+    def slow(*args: Any) -> Content:
         with path.open("ab") as file:
             file.write(b"more")
-        return whole(*args)  # type: ignore[arg-type]
+        return whole(*args)
 
     monkeypatch.setattr(content, "_content", slow)
     with pytest.raises(content.Changed, match="written to while it was read"):
@@ -308,9 +309,9 @@ def test_another_mode_is_no_other_content(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(SAMPLE.read_bytes())
     whole = content._content
 
-    def meanwhile(*args: object) -> Content:
+    def meanwhile(*args: Any) -> Content:
         path.chmod(0o640)
-        return whole(*args)  # type: ignore[arg-type]
+        return whole(*args)
 
     monkeypatch.setattr(content, "_content", meanwhile)
     assert read(path).keys == 50
