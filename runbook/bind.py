@@ -45,9 +45,14 @@ def _tool_sums(plan: Plan) -> dict[str, str]:
     return sums
 
 
+def planned_binding(plan: Plan) -> Binding:
+    """What the plan itself says, and the sums of the tools that are brought along."""
+    return replace(Binding(sha256=plan.snapshot.sha256 or "$SHA256"), **_tool_sums(plan))  # type: ignore[arg-type]
+
+
 def preview_binding(plan: Plan) -> tuple[Binding, str]:
     """What a preview can know without a connection, and a note on the snapshot. Raises Refused for a damaged file."""
-    bound = replace(Binding(sha256=plan.snapshot.sha256 or "$SHA256"), **_tool_sums(plan))  # type: ignore[arg-type]
+    bound = planned_binding(plan)
     if plan.snapshot.node:
         return bound, f"the snapshot is on {plan.snapshot.node}: its sha256 and its state are found out at the start"
     from runbook.snapshots.integrity import inspect_once

@@ -6,6 +6,7 @@ Standard output carries the result, standard error the progress and the errors.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -216,7 +217,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
-    bound, note = commands.bound_meanwhile(loaded)
+    bound, note = commands.bound_meanwhile(loaded, agreed=yes)
     digest = preview.digest(loaded, bound, commands.kubeadm())
     if approve is not None and approve != digest:
         raise UsageError(
@@ -367,9 +368,19 @@ cli.add_command(diagnose)
 cli.add_command(lab)
 
 
-def main() -> None:
-    """The command line's entry point."""
-    cli(prog_name="runbook")
+def main() -> NoReturn:
+    """The command line's entry point. It does not wait for the interpreter to take itself apart: all is on the disk."""
+    try:
+        cli(prog_name="runbook")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            code = code or 1
+        os._exit(code)
+    raise AssertionError("click always exits")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runbook import __version__, findings, judging, runs, situation
-from runbook.bind import binding_for_checks, bound_plan, full_binding, keep_settings, newer_settings, preview_binding
-from runbook.connecting import hosts_of, missing_files
+from runbook.bind import (
+    binding_for_checks,
+    bound_plan,
+    full_binding,
+    keep_settings,
+    newer_settings,
+    planned_binding,
+    preview_binding,
+)
+from runbook.connecting import dial_ahead, hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
 from runbook.plan import Plan, Ssh
 from runbook.replay import PREPARING_FAILED, Replay, replay
@@ -57,8 +65,12 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 # run, resume, rollback, finish.
 
 
-def bound_meanwhile(plan: Plan) -> tuple[Binding, str]:
-    """The preview's binding. What a run needs is loaded meanwhile: hashing a snapshot leaves the interpreter free."""
+def bound_meanwhile(plan: Plan, *, agreed: bool = False) -> tuple[Binding, str]:
+    """The preview's binding. What a run needs is loaded meanwhile: hashing a snapshot leaves the interpreter free.
+
+    ``agreed``: nobody will be asked whether the run may begin, so its connections are begun as well; and where the plan
+    says what the snapshot's SHA-256 must be, the first checks will tell whether it is, before anything is touched.
+    """
     from concurrent.futures import Future
     from threading import Thread
 
@@ -71,17 +83,24 @@ def bound_meanwhile(plan: Plan) -> tuple[Binding, str]:
             bound.set_exception(error)
 
     Thread(target=bind, daemon=True).start()  # a daemon: Ctrl-C is not kept waiting for a slow disk
+    if agreed:
+        dial_ahead(plan)
     import runbook.engine
     import runbook.hosts
     import runbook.preview
     import runbook.progress  # noqa: F401 # only so that they need no time later
     from runbook import log
+    from runbook.checks import all_checks
     from runbook.checks.content import begin_reading
 
     log.load()
     kubeadm()
-    begin_reading(plan)
-    return bound.result()
+    all_checks("preflight")
+    if agreed and plan.snapshot.sha256:
+        return planned_binding(plan), ""
+    known = bound.result()
+    begin_reading(plan)  # not before: hashing and logging in need both of two cores
+    return known
 
 
 @contextlib.contextmanager

@@ -50,6 +50,14 @@ def hosts_of(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
     return lambda bound: connect(targets(plan, bound), claim)
 
 
+def dial_ahead(plan: Plan) -> None:
+    """Begin to connect to all hosts, for whoever asks :func:`hosts_of` next; errors are told there."""
+    from runbook import hosts
+
+    enter_lab(plan)
+    hosts.dial_ahead(targets(plan, Binding()))
+
+
 def missing_files(plan: Plan, run: str = "", copy: str = "") -> list[Finding]:
     """What this machine lacks to log in at all: the key and known-hosts files that the plan names, by the plan's key.
 

@@ -52,7 +52,7 @@ class Command:
     ``timeout`` is in seconds and ends the program on the host. ``changes``: it alters the host, so it runs detached,
     under the run's flock and epoch. ``bare``: it changes, but without that wrapper, because it makes or removes the
     run's own directory, in which the wrapper lives. ``optional``: a failure is noted and the step goes on.
-    ``large``: what it prints may be tens of MB.
+    ``large``: what it prints may be tens of MB. ``stray``: a text of the plan's, which may leave something running.
     """
 
     argv: tuple[str | Secret, ...]
@@ -61,6 +61,7 @@ class Command:
     bare: bool = False
     optional: bool = False
     large: bool = False
+    stray: bool = False
 
     def words(self) -> tuple[str, ...]:
         """The real words, secrets included; only for handing to a host."""

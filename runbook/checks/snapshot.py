@@ -38,7 +38,7 @@ fi
 class SnapshotWhole(Check):
     """The snapshot is whole, and the one that the plan means."""
 
-    order = 40
+    order, slow = 40, True
 
     def asks(self, n: Target) -> Sequence[Command]:
         """Only of the node whose disk holds it."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, heard
-from runbook.checks.words import ask, is_node, listed, on, script
+from runbook.checks.words import is_node, listed, on, script
 from runbook.kube import kubectl
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Result, Target
@@ -257,7 +257,8 @@ class OwnChecks(OnCluster):
 
 
 def _own(text: str, within: float) -> Command:
-    return ask("sh", "-c", text, timeout=max(1.0, min(within, 60.0)) if within else 60.0)
+    timeout = max(1.0, min(within, 60.0)) if within else 60.0
+    return Command(("sh", "-c", text), timeout, changes=False, stray=True)
 
 
 def _runs_on(on_: str, place: object) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from runbook.hosts.address import Address
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 WINDOW = 8 * 1024 * 1024
 """What a host may send before we must have read it."""
-AHEAD = 2.0
-"""Seconds that a shell may take which is started ahead of its script; nobody waits for it but the next call."""
 
 
 class Link:
@@ -41,8 +40,22 @@ class Link:
         self._sockets: list[socket.socket] = []
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
-        self._spare: tuple[str, paramiko.Channel, float] | None = None
+        self._shell: tuple[str, paramiko.Channel, float] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
+        self._begun: Future[None] | None = None
+
+    def dial(self) -> None:
+        """Begin to connect, while nobody needs it yet. What comes of it is told to whoever is the first to need it."""
+        begun = self._begun = Future[None]()
+
+        def work() -> None:
+            try:
+                self._dial()
+                begun.set_result(None)
+            except BaseException as error:  # it belongs to the caller's thread
+                begun.set_exception(error)
+
+        threading.Thread(target=work, name=f"dial-{self.address.name}", daemon=True).start()
 
     @property
     def alive(self) -> bool:
@@ -53,10 +66,9 @@ class Link:
     def channel(self) -> paramiko.Channel:
         """A new session channel. Raises :class:`Unreachable`."""
         for attempt in (1, 2):
-            fresh = not self.alive
+            fresh = bool(self._begun) or not self.alive
             if fresh:
-                self.drop()
-                self._dial()
+                self._arrive()
             try:
                 channel: paramiko.Channel = self._connections[-1].transport.open_session(
                     window_size=WINDOW, timeout=self.address.connect_timeout
@@ -70,15 +82,27 @@ class Link:
                 return channel
         raise AssertionError("unreachable")
 
-    def started_ahead(self, command: str) -> tuple[paramiko.Channel, float] | None:
-        """The channel in which ``command`` was started ahead, where it still waits as far as one can know, and its age.
+    def _arrive(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun:
+            begun.result()
+        if not (begun and self.alive):
+            self.drop()
+            self._dial()
 
-        The age is in seconds. One that was started for another command is closed.
+    def leave(self, command: str, channel: paramiko.Channel) -> None:
+        """The shell ``command`` waits in this channel for its next script: one for each host, for all that is asked."""
+        self._shell = command, channel, time.monotonic()
+
+    def left(self, command: str) -> tuple[paramiko.Channel, float] | None:
+        """The channel in which the shell ``command`` waits, as far as one can know, and for how many seconds it has.
+
+        Another command's shell is closed: a host may allow one session at a time (``MaxSessions``).
         """
-        spare, self._spare = self._spare, None
-        if not spare:
+        shell, self._shell = self._shell, None
+        if not shell:
             return None
-        started, channel, since = spare
+        started, channel, since = shell
         waits = not (channel.closed or channel.eof_received or channel.exit_status_ready())
         if started == command and waits and self.alive:
             return channel, time.monotonic() - since
@@ -96,17 +120,6 @@ class Link:
             raise Unreachable(f"{self.address.label}: cannot start a shell: {said(error)}", Again.LATER) from error
         return channel
 
-    def start_ahead(self, command: str) -> None:
-        """Start a shell that waits for its script, so that the next call finds it there. It may fail: who cares."""
-        connections = self._connections
-        if self._spare or not self.alive or not connections:
-            return
-        self.expires = time.monotonic() + AHEAD
-        with contextlib.suppress(*connection_errors()):
-            channel = connections[-1].transport.open_session(window_size=WINDOW, timeout=AHEAD)
-            channel.exec_command(command)
-            self._spare = command, channel, time.monotonic()
-
     def pulse_lost(self) -> bool:
         """The far end of a connection that has no socket of its own has stopped answering."""
         return bool(self._pulse and self._pulse.lost)
@@ -117,7 +130,7 @@ class Link:
             self._pulse.stop()
         for helper in self._helpers:
             helper.kill()
-        sockets, self._sockets, self._connections, self._spare = self._sockets, [], [], None
+        sockets, self._sockets, self._connections, self._shell = self._sockets, [], [], None
         for sock in sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -160,3 +173,17 @@ class Link:
             else:
                 self._connections.append(connection)
                 return connection
+
+
+_DIALED: dict[Address, Link] = {}
+
+
+def dial(address: Address) -> None:
+    """Begin to connect to a host that somebody will soon have something to ask of."""
+    _DIALED[address] = Link(address)
+    _DIALED[address].dial()
+
+
+def link_to(address: Address) -> Link:
+    """The link to a host: the one that was dialed ahead, once, or a new one."""
+    return _DIALED.pop(address, None) or Link(address)

@@ -28,6 +28,8 @@ MARGIN = 15.0
 AWAY = 60.0
 """Seconds for which a host that was lost is looked for, where its command's time is not over sooner: a machine may
 start anew in that, and a dead one must not hold an outage up for longer. Whoever resumes finds what runs there."""
+ENDED = (124, 137, 143)
+"""Exit codes of a command that outlived its time, and was ended for it."""
 LOST = "killed or lost on the host before it could record its exit"
 
 Streaming = Callable[[Dialogue], None]
@@ -75,6 +77,9 @@ def _ask(link: Link, commands: Sequence[Command], results: list[Result]) -> None
             began = time.monotonic()
             frame = session.next(wrapper.limit(command.timeout) + MARGIN)
             results.append(_result(frame, time.monotonic() - began, command.timeout))
+        # what had to be ended may have left something behind that still prints, and anybody's own text as well
+        if not any(command.stray for command in commands) and not any(result.code in ENDED for result in results):
+            session.leave()
 
 
 def _result(frame: Frame, seconds: float, timeout: float) -> Result:
@@ -106,7 +111,7 @@ def bare(link: Link, command: Command) -> Result:
     word = nonce()
     began = time.monotonic()
     try:
-        with Session(link, wrapper.shell(link.address.elevates), word, CAP, ahead=False) as session:
+        with Session(link, wrapper.shell(link.address.elevates), word, CAP, again=False) as session:
             session.send(wrapper.bare(word, command))
             try:
                 session.next(START)
@@ -201,7 +206,7 @@ class Errand:
             if self._stop.is_set():  # whoever left before this was open could not cut it
                 raise Lost("interrupted")
             self.started = True
-            session.send(text, last=stream is None)
+            session.send(text)
             try:
                 session.next(min(START, self._left()))
             except Ended as error:
@@ -215,6 +220,8 @@ class Errand:
             except Ended as error:
                 said = f"the wrapper's shell ended with {error.code}: {error.said}"
                 return Result(None, err=f"{self._link.address.label}: {said}", seconds=self._seconds)
+            if not stream:
+                session.leave()
         return self._judge(frame, where)
 
     def _end(self, session: Dialogue, gap: float) -> Frame:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from runbook.hosts import client, errands, transfer, wrapper
 from runbook.hosts.address import Address
-from runbook.hosts.connection import Link
+from runbook.hosts.connection import Link, link_to
 from runbook.step import Action, Command, Result, Target, Upload
 from runbook.transport import Claim, Copy, Witness
 
@@ -59,7 +59,7 @@ class Fleet:
 
     def __init__(self, targets: Sequence[Target], claim: Claim) -> None:
         self._targets = {t.name: t for t in targets}
-        self._links = {t.name: Link(Address.of(t)) for t in targets}
+        self._links = {t.name: link_to(Address.of(t)) for t in targets}
         self._claim = claim
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
@@ -258,7 +258,6 @@ def _worker(
         return
     try:
         done.put((name, work(link, call)))
-        link.start_ahead(wrapper.shell(link.address.elevates))
     except BaseException as error:  # it belongs to the caller's thread
         done.put((name, error))
     finally:

@@ -103,10 +103,12 @@ class Pipe:
         """See :class:`~runbook.hosts.session.Dialogue`."""
         return SIZE
 
-    def send(self, script: bytes, *, last: bool = True) -> None:
+    def send(self, script: bytes) -> None:
         """See :class:`~runbook.hosts.session.Dialogue`."""
-        if self.push(script, 30) and last:
-            self.finish()
+        self.push(script, 30)
+
+    def leave(self) -> None:
+        """See :class:`~runbook.hosts.session.Dialogue`: this one ends with its program."""
 
     def push(self, data: bytes, patience: float) -> bool:
         """See :class:`~runbook.hosts.session.Dialogue`."""

@@ -57,14 +57,17 @@ class Dialogue(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def send(self, script: bytes, *, last: bool = True) -> None:
-        """Hand the script over; ``last``: nothing else follows."""
+    def send(self, script: bytes) -> None:
+        """Hand the script over; what it reads may follow."""
 
     def push(self, data: bytes, patience: float) -> bool:
         """Send all of it; False where the program has ended, and :meth:`next` tells how."""
 
     def finish(self) -> None:
         """Nothing more will be sent."""
+
+    def leave(self) -> None:
+        """All is said, and nothing runs that could print any more: another script may follow on the same way."""
 
     def next(self, patience: float) -> Frame:
         """The next answer, within so many seconds."""
@@ -115,17 +118,17 @@ class Bell:
 class Session:
     """One exec on a link. Raises :class:`Unreachable` when it cannot be opened; then nothing has been started.
 
-    ``ahead``: a shell that waits there already will do. It may be found dead only when nothing comes back from it, so
-    this is for what may be sent again.
+    ``again``: the script may be sent again, so the shell that an earlier one has left there will do: that it is dead
+    may be found out only when nothing comes back from it.
     """
 
-    def __init__(self, link: Link, command: str, nonce: str, cap: int, *, ahead: bool = True) -> None:
+    def __init__(self, link: Link, command: str, nonce: str, cap: int, *, again: bool = True) -> None:
         self._link = link
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
         # every phase has its own deadline; this one is for a thread that is stuck in spite of them
         link.expires = time.monotonic() + 6 * link.address.connect_timeout
-        waiting = link.started_ahead(command if ahead else "")
-        self._channel, self._age = waiting or (link.start(command), 0.0)
+        self._command, self._over = command, False
+        self._channel, self._age = link.left(command if again else "") or (link.start(command), 0.0)
         self._bell = Bell()
         self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
         self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
@@ -136,19 +139,25 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(*connection_errors()):
-            self._channel.close()
+        if self._over and kind is None:
+            self._link.leave(self._command, self._channel)
+        else:
+            with contextlib.suppress(*connection_errors()):
+                self._channel.close()
         self._link.expires = float("inf")
+
+    def leave(self) -> None:
+        """All is said, and nothing runs that could print any more: the shell may take the next script."""
+        self._over = True
 
     @property
     def packet(self) -> int:
         """What fits one packet exactly: paramiko would cut more with a copy of the rest."""
         return self._channel.out_max_packet_size - 64
 
-    def send(self, script: bytes, *, last: bool = True) -> None:
-        """Hand the script over; ``last``: nothing else follows."""
-        if self.push(script, 30) and last:
-            self.finish()
+    def send(self, script: bytes) -> None:
+        """Hand the script over. Its shell, at its end, waits for another: the input stays open."""
+        self.push(script, 30)
 
     def push(self, data: bytes, patience: float) -> bool:
         """Send all of it; False where the program has ended, and :meth:`next` tells how."""

@@ -100,8 +100,8 @@ record() {
 }
 # One byte more than the tail tells that there is more.
 tails() {
-  [ ! -f "$f.out" ] || tail -c "$(( tail + 1 ))" "$f.out"
-  [ ! -f "$f.err" ] || tail -c "$(( tail + 1 ))" "$f.err" >&2
+  [ ! -s "$f.out" ] || tail -c "$(( tail + 1 ))" "$f.out"
+  [ ! -s "$f.err" ] || tail -c "$(( tail + 1 ))" "$f.err" >&2
 }
 report() {
   code=lost

@@ -133,7 +133,7 @@ class NodeFile:
         word = nonce()
         try:
             self._session = Session(self._link, wrapper.shell(self._link.address.elevates), word, wrapper.TAIL)
-            self._session.send(wrapper.read(word, self._path), last=False)
+            self._session.send(wrapper.read(word, self._path))
             self._session.next(START)
             frame = self._session.next(START)
         except (Unreachable, Lost, Ended) as error:

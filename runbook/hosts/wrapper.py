@@ -2,7 +2,8 @@
 
 A script travels through the shell's standard input, never in a command line: login shells differ in their quoting, and
 sudo writes command lines into the host's log, secrets included. It is one compound command, so that a script cut off
-half-way is a syntax error and never a shorter command.
+half-way is a syntax error and never a shorter command. It runs in a subshell, which takes with it all that it has set
+and opened, and cannot read what follows: so one shell takes one script after the other.
 """
 
 from __future__ import annotations
@@ -50,27 +51,39 @@ def shell(elevates: bool) -> str:
 
 
 def streaming_shell(elevates: bool, size: int) -> str:
-    """The same where data follows the script, of which ``size`` bytes are then read, and not one more."""
+    """The same where data follows the script, of which ``size`` bytes are then read, and not one more.
+
+    A ``dd`` that does not know ``fullblock`` says so before it reads anything.
+    """
     sudo = "sudo -n " if elevates else ""
-    return f"exec {sudo}env LC_ALL=C /bin/sh -c 'eval \"$(dd bs=1 count={size} 2>/dev/null)\"'"
+    read = f"dd bs={size} count=1 iflag=fullblock 2>/dev/null || dd bs=1 count={size} 2>/dev/null"
+    return f"exec {sudo}env LC_ALL=C /bin/sh -c 'eval \"$({read})\"'"
 
 
-def _script(nonce: str, words: Sequence[str], *texts: str) -> bytes:
-    body = _COMMENTS.sub("", PRELUDE + "".join(texts))
-    return b"{\nset -- " + quote([nonce, *words]) + body.encode() + b"exit 0\n}\n"
+def _script(nonce: str, words: Sequence[str], *texts: str, lines: bytes = b"") -> bytes:
+    """``texts`` are ours, and lose their comments; ``lines`` have quoted words of the plan, and lose nothing."""
+    return b"(\n" + _body(nonce, words, texts, lines) + b") </dev/null\n"
+
+
+def _streaming(nonce: str, words: Sequence[str], *texts: str) -> bytes:
+    """A script that reads what follows it; its shell is its own, and ends with it."""
+    return b"{\n" + _body(nonce, words, texts) + b"}\n"
+
+
+def _body(nonce: str, words: Sequence[str], texts: Sequence[str], lines: bytes = b"") -> bytes:
+    own = _COMMENTS.sub("", PRELUDE + "".join(texts)).encode()
+    return b"set -- " + quote([nonce, *words]) + own + lines + b"exit 0\n"
 
 
 def ask(nonce: str, commands: Sequence[Command]) -> bytes:
     """All read-only commands of a host, one after the other; the frames have their numbers and exit codes."""
-    lines = [b"%s </dev/null; frame %d $?\n" % (_limited(c, kill=2), n) for n, c in enumerate(commands)]
-    head = _COMMENTS.sub("", PRELUDE).encode()
-    return b"{\nset -- " + quote([nonce]) + head + b"".join(lines) + b"exit 0\n}\n"
+    lines = [b"%s; frame %d $?\n" % (_limited(c, kill=2), n) for n, c in enumerate(commands)]
+    return _script(nonce, (), lines=b"".join(lines))
 
 
 def bare(nonce: str, command: Command) -> bytes:
     """One changing command without the wrapper; the frame's name is ``end``."""
-    line = b"%s </dev/null; frame end $?\n" % _limited(command, kill=KILL)
-    return b"{\nset -- " + quote([nonce]) + _COMMENTS.sub("", PRELUDE).encode() + line + b"exit 0\n}\n"
+    return _script(nonce, (), lines=b"%s; frame end $?\n" % _limited(command, kill=KILL))
 
 
 def _limited(command: Command, kill: int) -> bytes:
@@ -136,9 +149,9 @@ class Guarded:
             str(limit(timeout)),
             str(STALL),
         ]
-        return _script(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
+        return _streaming(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
 
 
 def read(nonce: str, path: str) -> bytes:
     """Send a file of this host: a frame ``size`` with its bytes, then the bytes themselves on standard output."""
-    return _script(nonce, [path], READ)
+    return _streaming(nonce, [path], READ)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -62,6 +63,7 @@ metadata:
 spec:
   snapshot:
     from: file://{snapshot}
+    sha256: {sha256}
   cluster:
     bumpRevision: {bump}
   nodes:
@@ -178,7 +180,9 @@ class Bench:
         nodes = "\n".join(
             f'    - {{name: {h.name}, host: {h.ip}, peerURLs: ["https://{h.ip}:2380"]}}' for h in self.lab.nodes
         )
-        plan.write_text(PLAN.format(snapshot=self.snapshot(mb), bump=bump, nodes=nodes, lab=self.lab))
+        with self.snapshot(mb).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # which `init` writes too
+        plan.write_text(PLAN.format(snapshot=self.snapshot(mb), sha256=sha256, bump=bump, nodes=nodes, lab=self.lab))
         since, cpu = time.time(), children_cpu()
         self.runbook(state, "tests.bench.traced", str(trace), "run", str(plan), "--yes")
         until, cpu = time.time(), children_cpu() - cpu

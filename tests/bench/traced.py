@@ -10,13 +10,13 @@ the seconds that its answer took. The journal tells when actions began and ended
 
 from __future__ import annotations
 
-import atexit
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runbook.step import Action, Command, Result, Upload
 
@@ -101,9 +101,13 @@ def main() -> None:
     path, calls = Path(sys.argv[1]), list[Call]()
     sys.argv = ["runbook", *sys.argv[2:]]
     trace(calls)
-    atexit.register(lambda: path.write_text("".join(f"{json.dumps(call)}\n" for call in calls)))
     from runbook.cli import main as runbook
 
+    def end(code: int) -> NoReturn:
+        path.write_text("".join(f"{json.dumps(call)}\n" for call in calls))
+        leave(code)
+
+    leave, vars(os)["_exit"] = os._exit, end
     runbook()
 
 

@@ -344,27 +344,44 @@ def test_a_connection_that_breaks_is_asked_once_more(bench: Bench) -> None:
 
 
 def test_the_next_script_finds_its_shell_there_and_a_dead_one_is_replaced(bench: Bench) -> None:
-    """Opening a shell takes two round trips: they are made while nobody waits for them."""
-    waiting = "pgrep -fx '/bin/sh -s'"
+    """Opening a shell takes two round trips and four programs: it is done once."""
 
     def shells() -> list[str]:
-        until = time.monotonic() + 5
-        while not (found := bench.sh(f"{waiting} || true").split()) and time.monotonic() < until:
-            time.sleep(0.05)
-        return found
+        """Those of the connections that are open now; an earlier one's may still be waiting for what it was told."""
+        return bench.sh(f"pgrep -fx '/bin/sh -s' -P {','.join(map(str, bench.sessions()))} || true").split()
 
     fleet = bench.connect()
     assert only(fleet.ask({"m1": [ID]})).ok
     (first,) = shells()
-    assert only(fleet.ask({"m1": [ask(waiting)]})).out.split() == [first], "it was that one which was given the script"
-    (second,) = shells()
-    assert second != first
-    bench.sh(f"kill -KILL {second}")
+    act = fleet.act({"m1": [do("echo done")]}, bench.key(), Witness())["m1"]
+    assert (act.out, only(fleet.ask({"m1": [ID]})).out, shells()) == ("done\n", "root\n", [first])
+    bench.sh(f"kill -KILL {first}")
     time.sleep(0.3)
     assert only(fleet.ask({"m1": [ID]})).out == "root\n", "a dead one is no answer"
-    shells()
+    (second,) = shells()
+    assert second != first
     bench.cut()
     assert only(fleet.ask({"m1": [ID]})).out == "root\n", "nor is one of a dead connection"
+
+
+def test_a_script_leaves_nothing_of_itself_in_the_shell(bench: Bench) -> None:
+    fleet = bench.connect()
+    assert only(fleet.ask({"m1": [ask("cd /tmp; umask 0; LEFT=1; export LEFT; cat")]})).out == "", "nothing to read"
+    seen = only(fleet.ask({"m1": [ask("pwd; umask; echo ${LEFT-none}; ls /proc/self/fd")]})).out.split()
+    assert seen == ["/root", "0077", "none", "0", "1", "2", "3"], "3 is the list's own"
+
+
+@pytest.mark.parametrize("kind", ["a plan's own text", "what outlived its time"])
+def test_what_may_still_print_shares_no_shell_with_what_comes_next(bench: Bench, kind: str) -> None:
+    late = "(sleep 1; echo late; echo late >&2) & "
+    if kind == "a plan's own text":
+        command = Command(("sh", "-c", late), 20.0, changes=False, stray=True)
+    else:
+        command = ask(f"setsid sh -c '{late} wait' & sleep 30", timeout=1.0)
+    fleet = bench.connect()
+    fleet.ask({"m1": [command]})
+    answer = only(fleet.ask({"m1": [ask("sleep 2; echo mine")]}))
+    assert (answer.out, answer.err) == ("mine\n", "")
 
 
 def test_a_host_whose_sshd_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

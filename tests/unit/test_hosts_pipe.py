@@ -117,7 +117,7 @@ def test_a_program_that_takes_nothing_and_one_that_has_ended(opened: Opener, fil
 )
 def test_what_never_began_is_for_another_way(opened: Opener, text: str) -> None:
     with opened(text) as session:
-        session.send(b"script", last=False)
+        session.send(b"script")
         with pytest.raises(NoStart):
             session.next(0.2)
 
