@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from runbook.lab import Lab
+from tests.lab.conftest import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -71,9 +72,17 @@ def test_crictl_prints_what_the_real_one_does(lab: Lab) -> None:
     def crictl(*words: str) -> Any:
         return json.loads(lab.exec("m1", ["crictl", *words], check=True).stdout)
 
-    found = crictl("ps", "-o", "json")["containers"]
-    names = sorted(c["metadata"]["name"] for c in found)
-    assert names == ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    def running() -> list[Any]:
+        found: list[Any] = crictl("ps", "-o", "json")["containers"]
+        return found
+
+    def names() -> list[str]:
+        return sorted(c["metadata"]["name"] for c in running())
+
+    # A controller that found no API server ends, and its kubelet waits for 10 s or 20 s before it starts it anew.
+    four = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    eventually("all four run", lambda: names() == four, within=60)
+    found = running()
     etcd = next(c for c in found if c["metadata"]["name"] == "etcd")
     keys = ("id", "podSandboxId", "metadata", "image", "imageRef", "state", "createdAt", "labels", "annotations")
     assert set(etcd) == set(keys)
