@@ -1,0 +1,186 @@
+"""First checks of what stands around etcd: each made false on real hosts. Only it, and who must speak, are asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runbook.checks import Finding, all_checks
+from runbook.lab import Lab
+from runbook.plan import Cluster, OwnCheck, Plan, Verify
+from tests.lab import test_checks_lab as kit
+from tests.lab.conftest import eventually
+from tests.lab.test_checks_lab import M, etcdctl, told
+
+pytestmark = pytest.mark.lab
+plan = kit.plan
+snapshot = kit.snapshot
+ELSEWHERE = "/root/m"
+
+
+def asked(lab: Lab, plan: Plan, *names: str, group: str = "preflight") -> list[Finding]:
+    """What these checks say; the hosts must be reached for any of them."""
+    return kit.survey(lab, plan, group, [c for c in all_checks(group) if c.id() in ("Reachable", *names)])
+
+
+def looking_elsewhere(plan: Plan) -> Plan:
+    """The plan, with another manifests directory: no kubelet reads that one."""
+    nodes = tuple(replace(n, paths=replace(n.paths, manifests=ELSEWHERE)) for n in plan.nodes)
+    return replace(plan, nodes=nodes)
+
+
+def saws(found: Sequence[Finding], check: str) -> str:
+    return "\n".join(f.saw for f in found if f.check == check)
+
+
+def test_a_providers_host_is_named(lab: Lab, plan: Plan) -> None:
+    lab.exec("m2", ["mkdir", "-p", "/etc/eks"], check=True)
+    try:
+        found = asked(lab, looking_elsewhere(plan), "Distribution")
+    finally:
+        lab.exec("m2", ["rmdir", "/etc/eks"], check=True)
+    assert told(found) == {("Distribution", "m2", "blocks")}
+    assert "EKS" in saws(found, "Distribution")
+
+
+def test_an_api_server_without_an_etcd_of_its_own(lab: Lab, plan: Plan) -> None:
+    make = f"mkdir {ELSEWHERE}; sed 's|servers=https://127.0.0.1|servers=https://10.9.9.9|' {M}/kube-apiserver.yaml"
+    lab.exec("m3", ["sh", "-ec", f"{make} > {ELSEWHERE}/kube-apiserver.yaml"], check=True)
+    try:
+        found = asked(lab, looking_elsewhere(plan), "Distribution")
+    finally:
+        lab.exec("m3", ["rm", "-r", ELSEWHERE], check=True)
+    assert told(found) == {("Distribution", "m3", "blocks")}
+    assert "its etcd is an external one" in saws(found, "Distribution")
+
+
+@pytest.mark.parametrize(
+    ("program", "severity", "text"),
+    [
+        ("etcdctl --endpoints=http://10.0.1.99:2379 snapshot save /root/x.db", "warns", "a backup is taken"),
+        ("etcdutl snapshot restore /root/never.db --data-dir /root/never", "blocks", "somebody restores a snapshot"),
+    ],
+)
+def test_somebody_else_at_work(lab: Lab, plan: Plan, program: str, severity: str, text: str) -> None:
+    """A backup of an address where nobody answers; a restore of a file that never comes: a pipe without a writer."""
+    begin = f"mkfifo /root/never.db; {program} < /dev/null > /dev/null 2>&1 & echo $! > /root/job"
+    lab.exec("m2", ["sh", "-c", begin], check=True)
+    try:
+        found = asked(lab, plan, "OtherJobs")
+    finally:
+        lab.exec("m2", ["sh", "-c", "kill $(cat /root/job); rm -rf /root/job /root/never* /root/x.db*"])
+    assert told(found) == {("OtherJobs", "m2", severity)}
+    assert text in saws(found, "OtherJobs")
+    assert told(asked(lab, plan, "OtherJobs")) == set()
+
+
+def test_kubelets_that_see_no_api_server(lab: Lab, plan: Plan) -> None:
+    def gone() -> bool:
+        look = ["sh", "-c", "! crictl ps -o json | grep -q '\"kube-apiserver\"'"]
+        return all(lab.exec(n.name, look).returncode == 0 for n in plan.nodes)
+
+    assert told(asked(lab, plan, "KubeletObeys")) == set()
+    try:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", f"{M}/kube-apiserver.yaml", f"{M}/.a"], check=True)
+        eventually("no API server runs", gone, within=60)
+        found = asked(lab, plan, "KubeletObeys")
+    finally:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", f"{M}/.a", f"{M}/kube-apiserver.yaml"], check=True)
+    assert told(found) == {("KubeletObeys", "", "warns")}
+
+
+def test_a_peer_port_that_is_not_reached(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "PeerPorts")) == set()
+    lab.exec("m1", ["ip", "route", "add", "blackhole", "10.0.1.12/32"], check=True)
+    try:
+        found = asked(lab, plan, "PeerPorts")
+    finally:
+        lab.exec("m1", ["ip", "route", "del", "blackhole", "10.0.1.12/32"], check=True)
+    assert told(found) == {("PeerPorts", "m1", "blocks"), ("PeerPorts", "m3", "blocks")}, "m3's answers get lost, too"
+    assert "cannot reach m3 at 10.0.1.12:2380" in saws(found, "PeerPorts")
+
+
+def test_an_address_in_front_of_the_api(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "ApiAddress")) == set()
+    kubeconfig, node = "/root/admin.conf", plan.node("m2")
+    make = f"sed 's|server: .*|server: https://vip.internal:6443|' {node.paths.kubeconfig} > {kubeconfig}"
+    lab.exec("m2", ["sh", "-ec", make], check=True)
+    vip = replace(node, paths=replace(node.paths, kubeconfig=kubeconfig))
+    try:
+        found = asked(lab, replace(plan, nodes=(plan.nodes[0], vip, plan.nodes[2])), "ApiAddress")
+    finally:
+        lab.exec("m2", ["rm", kubeconfig], check=True)
+    assert told(found) == {("ApiAddress", "", "warns")}
+    assert "https://vip.internal:6443" in saws(found, "ApiAddress")
+
+
+def test_data_that_others_can_reach(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "Ownership")) == set()
+    lab.exec("m3", ["chmod", "755", "/var/lib/etcd"], check=True)
+    try:
+        found = asked(lab, plan, "Ownership")
+    finally:
+        lab.exec("m3", ["chmod", "700", "/var/lib/etcd"], check=True)
+    assert told(found) == {("Ownership", "m3", "warns")}
+    assert "has the mode 755" in saws(found, "Ownership")
+
+
+def test_the_token_of_the_cluster_that_lives(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, replace(plan, cluster=Cluster(token="a-new-one")), "Token")) == set()
+    found = asked(lab, replace(plan, cluster=Cluster(token="etcd-cluster")), "Token")
+    assert told(found) == {("Token", n.name, "blocks") for n in plan.nodes}
+
+
+def test_a_quota_that_is_too_small(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "Quota")) == set()
+    make = f"mkdir {ELSEWHERE}; sed 's|^    - --data-dir=|    - --quota-backend-bytes=4096\\n&|' {M}/etcd.yaml"
+    lab.exec("m1", ["sh", "-ec", f"{make} > {ELSEWHERE}/etcd.yaml"], check=True)
+    try:
+        found = asked(lab, looking_elsewhere(plan), "Quota")
+    finally:
+        lab.exec("m1", ["rm", "-r", ELSEWHERE], check=True)
+    assert told(found) == {("Quota", "m1", "blocks")}
+    assert "the restored cluster would refuse every write" in saws(found, "Quota")
+
+
+def test_objects_that_the_snapshot_lacks(lab: Lab, plan: Plan) -> None:
+    known = replace(plan, verify=Verify(secrets=("default/known",), rbac=("clusterrole/cluster-admin",)))
+    assert told(asked(lab, known, "KnownObjects", "SnapshotContent")) == set()
+    unknown = replace(plan, verify=Verify(secrets=("default/never-there",)))
+    found = asked(lab, unknown, "KnownObjects", "SnapshotContent")
+    assert {check for check, _, _ in told(found)} == {"KnownObjects"}
+    assert "default/never-there" in saws(found, "KnownObjects")
+
+
+def test_a_node_that_is_not_ready(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "NodesReady", group="verify")) == set()
+    node = json.loads(etcdctl(lab, "get", "/registry/minions/m3", "--print-value-only"))
+    node["metadata"]["name"] = "w9"
+    for condition in node["status"]["conditions"]:
+        condition["status"] = "False"
+    try:
+        etcdctl(lab, "put", "/registry/minions/w9", "--", json.dumps(node))
+        found = asked(lab, plan, "NodesReady", group="verify")
+    finally:
+        etcdctl(lab, "del", "/registry/minions/w9")
+    assert told(found) == {("NodesReady", "", "blocks")}
+    assert "w9" in saws(found, "NodesReady")
+
+
+def test_a_check_of_the_plans_own(lab: Lab, plan: Plan, tmp_path: Path) -> None:
+    """Its text goes to a shell, here or there, and its exit code decides."""
+    mine = (
+        OwnCheck("well", "all", "test -d /var/lib/etcd", within=0),
+        OwnCheck("here", "local", f"touch {tmp_path}/ran", within=0),
+        OwnCheck("wrong", "m2", "echo it is $((40 + 2)); exit 3", within=0),
+    )
+    found = asked(lab, replace(plan, verify=Verify(checks=mine)), "OwnChecks", group="verify")
+    assert told(found) == {("OwnChecks", "m2", "blocks")}
+    assert "wrong: exit code 3: it is 42" in saws(found, "OwnChecks")
+    assert (tmp_path / "ran").exists()
