@@ -25,15 +25,26 @@ def kubectl(n: Target, *args: str, timeout: float = 10.0) -> Command:
     return Command(argv, timeout, changes=False)
 
 
-def etcdctl(n: Target, *args: str, timeout: float = 10.0, tool: str = "", everyone: bool = False) -> Command:
+ANY_ETCDCTL = r"""
+set -u
+command -v -- "$1" > /dev/null 2>&1 && exec "$@"
+shift
+id=$(timeout 3 crictl ps -q --state Running --label io.kubernetes.container.name=etcd 2> /dev/null | head -n 1)
+[ -n "$id" ] || { echo "there is no etcdctl here, and no etcd container that has one" >&2; exit 127; }
+exec crictl exec "$id" etcdctl "$@"
+"""
+"""Etcdctl's words, for the host's own or else the one in etcd's container: kubeadm installs none on the host."""
+
+
+def etcdctl(n: Target, *args: str, timeout: float = 10.0, early: bool = False, everyone: bool = False) -> Command:
     """A read-only etcdctl command, asked of the host's own member; ``timeout`` in seconds ends it on the host.
 
     ``everyone``: of each member that takes part. That is ``--cluster``, which finds them itself; where nodes are absent
     they are named, for it would also ask a member that had once been there.
 
     Then etcdctl asks for the members and then each in turn, each with its own time limit: the limit is
-    cut so that one dead member does not use up the time of the others. ``tool`` names another etcdctl than the run's,
-    for questions asked before the tools are staged.
+    cut so that one dead member does not use up the time of the others. ``early``: it is asked before the tools are
+    staged, so where they are brought along, by any etcdctl that can be found there.
     """
     paths = n.node.paths
     calls = len(n.plan.nodes) + 1 if everyone or "--cluster" in args else 1
@@ -44,11 +55,16 @@ def etcdctl(n: Target, *args: str, timeout: float = 10.0, tool: str = "", everyo
         args = (*args, "--cluster")
     each = max(1.0, (timeout - 1) / calls)
     argv = (
-        *(tool or staged(n, "etcdctl"), f"--endpoints={endpoints}"),
+        *(*(_early(n) if early else (staged(n, "etcdctl"),)), f"--endpoints={endpoints}"),
         *(f"--cacert={paths.etcd_ca}", f"--cert={paths.etcd_cert}", f"--key={paths.etcd_key}"),
         *(f"--dial-timeout={_go(min(2.0, each))}", f"--command-timeout={_go(each)}", *args),
     )
     return Command(argv, timeout, changes=False)
+
+
+def _early(n: Target) -> tuple[str, ...]:
+    own = n.plan.tools.etcdctl
+    return ("sh", "-c", ANY_ETCDCTL, "runbook", own) if n.plan.tools.upload else (own,)
 
 
 def staged(n: Target, tool: str) -> str:

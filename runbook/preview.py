@@ -102,7 +102,9 @@ def named_scripts(whole: Outlook) -> Scripts:
     from runbook.procedures import scripts
 
     names = constants(scripts)
-    for name in sorted({type(c.check).__module__ for s in whole.steps for c in s.checks} | {"runbook.checks.words"}):
+    for name in sorted(
+        {type(c.check).__module__ for s in whole.steps for c in s.checks} | {"runbook.checks.words", "runbook.kube"}
+    ):
         module = sys.modules.get(name)
         for text, constant in (constants(module) if module else {}).items():
             names.setdefault(text, f"{name.rpartition('.')[2]}.{constant}")

@@ -189,10 +189,12 @@ class WhatIsLost(OfContent):
         """All keys with their revisions, of the first host whose etcd lives; it needs no quorum."""
         if not is_node(n):
             return ()
-        tool, own, *flags = kube.etcdctl(n, timeout=6, tool=n.plan.tools.etcdctl).words()
+        asked = kube.etcdctl(n, timeout=6, early=True).words()
+        own = next(word for word in asked if word.startswith("--endpoints="))
+        etcdctl = [word for word in asked if word != own]
         earlier = n.plan.nodes[: n.plan.nodes.index(n.node)]
         before = " ".join(",".join(node.client_urls) for node in earlier)
-        words = (own.removeprefix("--endpoints="), before, str(SECONDS), tool, *flags)
+        words = (own.removeprefix("--endpoints="), before, str(SECONDS), *etcdctl)
         return [replace(script(LIST, *words, timeout=SECONDS + 6 * len(n.plan.nodes) + 10), large=True)]
 
     def of(self, plan: Plan, content: Content, answers: Answers, now: float) -> Iterator[Finding]:

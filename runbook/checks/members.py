@@ -36,7 +36,7 @@ QUICK = 5.0
 
 def own_status(n: Target) -> Command:
     """This host's own member, which answers without a quorum too; asked before any tool is brought along."""
-    return kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=QUICK, tool=n.plan.tools.etcdctl)
+    return kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=QUICK, early=True)
 
 
 def statuses(result: Result) -> tuple[parse.EndpointStatus, ...]:
@@ -56,11 +56,10 @@ class Members(Check):
         """The member list needs a quorum; the member's own status does not."""
         if not is_node(n):
             return ()
-        tool = n.plan.tools.etcdctl
         return [
             own_status(n),
-            kube.etcdctl(n, "member", "list", "-w", "json", timeout=QUICK, tool=tool),
-            kube.etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=15, tool=tool),
+            kube.etcdctl(n, "member", "list", "-w", "json", timeout=QUICK, early=True),
+            kube.etcdctl(n, "endpoint", "status", "--cluster", "-w", "json", timeout=15, early=True),
         ]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
@@ -79,7 +78,8 @@ class Members(Check):
         if len(no_tool) == len(answered):
             if answered:
                 do = "compare by hand: list the members of the old cluster, and see that the plan has each of them"
-                yield self.warns("", "there is no etcdctl on the hosts yet, so the members are not known", do)
+                saw = "there is no etcdctl on the hosts yet, nor an etcd container that has one: no member can be asked"
+                yield self.warns("", saw, do)
             return
         if not living:
             refused = [f"{node.name}: {found[0]}" for node, (own, *_) in answered if (found := REFUSED.search(own.err))]

@@ -47,7 +47,7 @@ class Peers(Check):
         if not is_node(n):
             return ()
         planned = " ".join(url for node in n.plan.nodes for url in node.peer_urls)
-        status = kube.etcdctl(n, timeout=EACH, tool=n.plan.tools.etcdctl).words()
+        status = kube.etcdctl(n, timeout=EACH, early=True).words()
         words = [word for word in status if not word.startswith("--endpoints=")]
         manifest = f"{n.node.paths.manifests}/etcd.yaml"
         return [script(LOOK, manifest, planned, *words, timeout=EACH * 5)]

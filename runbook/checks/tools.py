@@ -189,7 +189,7 @@ class EtcdVersion(Check):
         if not is_node(n):
             return ()
         etcd_yaml = ask("cat", "--", f"{n.node.paths.manifests}/etcd.yaml")
-        member = kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=5, tool=n.plan.tools.etcdctl)
+        member = kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=5, early=True)
         tools = (
             () if n.plan.tools.upload else (ask(n.plan.tools.etcdutl, "version"), ask(n.plan.tools.etcdctl, "version"))
         )

@@ -134,14 +134,6 @@ timeout 4 grep -a -o -E \
 For a cluster that lists its members no more: the file is only read, and pages that are free now are read with it.
 """
 
-INSIDE = r"""
-set -u
-id=$(timeout 3 crictl ps -q --state Running --label io.kubernetes.container.name=etcd 2> /dev/null | head -n 1)
-if [ -z "$id" ]; then echo "no etcdctl here, and no etcd container that has one" >&2; exit 127; fi
-exec crictl exec "$id" etcdctl "$@"
-"""
-"""Etcdctl's words, for the one in etcd's own container: kubeadm installs none on the host."""
-
 
 def first() -> list[Command]:
     """The first question to every host: what it is, and what its manifests say; who holds it."""
@@ -245,8 +237,9 @@ def backups(result: Result) -> Iterator[Backup]:
 
 def etcdctl(n: Target, tool: str, *words: str, timeout: float = QUICK) -> Command:
     """A question to the host's member. Without a ``tool`` there, by that of the container, and with its own paths."""
-    asked = kube.etcdctl(n, *words, "-w", "json", timeout=timeout, tool=tool or "etcdctl")
-    return asked if tool else script(INSIDE, *asked.words()[1:], timeout=timeout + 3)
+    asked = kube.etcdctl(n, *words, "-w", "json", timeout=timeout)
+    own = [tool or "etcdctl", *asked.words()[1:]]
+    return replace(asked, argv=tuple(own)) if tool else script(kube.ANY_ETCDCTL, *own, timeout=timeout + 3)
 
 
 def second(n: Target, tool: str, kubectl: bool) -> list[Command]:

@@ -11,7 +11,7 @@ import pytest
 
 from runbook.checks import Finding, all_checks
 from runbook.lab import Lab
-from runbook.plan import Cluster, OwnCheck, Plan, Verify
+from runbook.plan import Cluster, OwnCheck, Plan, Tools, Verify
 from tests.lab import test_checks_lab as kit
 from tests.lab.conftest import eventually
 from tests.lab.test_checks_lab import M, etcdctl, told
@@ -184,3 +184,25 @@ def test_a_check_of_the_plans_own(lab: Lab, plan: Plan, tmp_path: Path) -> None:
     assert told(found) == {("OwnChecks", "m2", "blocks")}
     assert "wrong: exit code 3: it is 42" in saws(found, "OwnChecks")
     assert (tmp_path / "ran").exists()
+
+
+def test_hosts_without_etcdctl_ask_the_one_in_etcds_container(lab: Lab, plan: Plan, tmp_path: Path) -> None:
+    """As stock kubeadm leaves them: the tools are brought along, and the first checks come before that."""
+    for tool in ("etcdctl", "etcdutl"):
+        (tmp_path / tool).write_bytes(lab.exec_bytes("m1", ["cat", f"/usr/local/bin/{tool}"]).stdout)
+        (tmp_path / tool).chmod(0o755)
+    small = replace(plan, nodes=plan.nodes[:2], tools=Tools(upload=tmp_path), cluster=Cluster(bump_revision=1))
+    lab.fill(objects=3)
+    names = ("Members", "Bump", "EtcdVersion", "WhatIsLost", "Peers")
+    try:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", "/usr/local/bin/etcdctl", "/root/"], check=True)
+        found = asked(lab, small, *names)
+    finally:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", "/root/etcdctl", "/usr/local/bin/"], check=True)
+    said = told(found)
+    assert {("Members", "", "blocks"), ("Bump", "", "blocks")} <= said
+    assert "m3" in saws(found, "Members")
+    assert "before the present one of m1" in saws(found, "WhatIsLost")
+    assert said == told(asked(lab, replace(small, tools=plan.tools), *names)), "as where the hosts have one"

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from runbook import parse
+from runbook import kube, parse
 from runbook.checks import (
     Finding,
     Severity,
@@ -235,7 +235,7 @@ def certificates_text(node: Node, changes: Mapping[str, str] | None = None) -> s
 
 def healthy(n: Target, command: Command) -> Result:
     """What a healthy host says to any check's question."""
-    words = command.words()
+    words = plain(command)
     if words[:2] == ("sh", "-c"):
         return Result(0, _script(n, words[2]))
     said = _program(n, words)
@@ -398,13 +398,19 @@ def bad(found: Sequence[Finding]) -> list[Finding]:
     return [f for f in found if f.severity is not Severity.OK]
 
 
+def plain(command: Command) -> tuple[str, ...]:
+    """A command's words; of a question to any etcdctl those that etcdctl is given."""
+    words = command.words()
+    return words[4:] if words[2:3] == (kube.ANY_ETCDCTL,) else words
+
+
 def where(
     matches: Callable[[tuple[str, ...]], bool] | str, answer: Callable[[Target, Result], Result], on: str = "m2"
 ) -> Change:
     """Replaces the answer to one question on one host ("" for all); a str matches a script or a word of the command."""
 
     def change(n: Target, command: Command, result: Result) -> Result:
-        words = command.words()
+        words = plain(command)
         if isinstance(matches, str):
             hit = words[2] == matches if words[:2] == ("sh", "-c") else matches in words
         else:

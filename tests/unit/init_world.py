@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runbook import planfile
+from runbook import kube, planfile
 from runbook.checks import locks, manifests
 from runbook.discovery import asks
 from runbook.discovery.draft import Draft, Source
@@ -100,8 +100,8 @@ class Machine:
         if text == asks.STAT:
             db = [p.endswith("/snap/db") for p in words]
             return Result(0, "".join(f"{'-' if is_db and not self.db else self.stat}\n" for is_db in db))
-        if text == asks.INSIDE:
-            return self._etcd(("etcdctl", *words)) if "no container" not in self.more else Result(127, err="no etcdctl")
+        if text == kube.ANY_ETCDCTL:
+            return self._etcd(words) if "no container" not in self.more else Result(127, err="no etcdctl")
         if text == asks.NAMED:
             return Result(0, self.written)
         assert text == asks.BACKUPS

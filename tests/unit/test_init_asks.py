@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook import kube
 from runbook.checks import manifests
 from runbook.discovery import asks
 from runbook.discovery.asks import Backup, Looked, Stat
@@ -170,13 +171,18 @@ def test_names_of_secrets() -> None:
         assert asks.secret_names(Result(0, bad), "/registry") == {}
 
 
-def test_etcdctl_in_the_container(tmp_path: Path) -> None:
+def test_any_etcdctl_is_the_hosts_own_or_the_containers(tmp_path: Path) -> None:
     crictl = tmp_path / "crictl"
     crictl.write_text('#!/bin/sh\n[ "$1" = ps ] && { cat "$0.ids"; exit; }\necho "$*"\n')
     crictl.chmod(0o755)
-    text = f'PATH="{tmp_path}:$PATH"\n{asks.INSIDE}'
+    own = tmp_path / "own"
+    own.write_text('#!/bin/sh\necho "own $*"\n')
+    text = f'PATH="{tmp_path}:$PATH"\n{kube.ANY_ETCDCTL}'
     (tmp_path / "crictl.ids").write_text("abc\ndef\n")
-    assert sh(tmp_path, text, "--endpoints=x", "member", "list").out == "exec abc etcdctl --endpoints=x member list\n"
+    words = ("--endpoints=x", "member", "list")
+    assert sh(tmp_path, text, "own", *words).out == "exec abc etcdctl --endpoints=x member list\n"
+    own.chmod(0o755)
+    assert sh(tmp_path, text, "own", *words).out == "own --endpoints=x member list\n"
     (tmp_path / "crictl.ids").write_text("")
-    none = sh(tmp_path, text, "member", "list")
+    none = sh(tmp_path, text, "no-such-etcdctl", "member", "list")
     assert (none.code, none.out) == (127, "")

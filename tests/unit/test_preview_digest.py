@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runbook import outlook, preview
+from runbook import kube, outlook, preview
 from runbook.plan import OwnCheck, Plan, Ssh, Tools, Verify, Worker
 from runbook.procedure import Procedure
 from runbook.procedures import data, kubeadm, scripts
@@ -105,9 +105,9 @@ USED = sorted(preview.document(full_plan(), BOUND, PROCEDURE)["scripts"])
 def test_the_digest_changes_with_every_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = preview.digest(full_plan(), BOUND, PROCEDURE)
     module, _, constant = name.rpartition(".")
-    where = f"runbook.checks.{module}.{constant}" if module else f"{scripts.__name__}.{constant}"
+    where = {"": scripts.__name__, "kube": kube.__name__}.get(module, f"runbook.checks.{module}")
     text = preview.document(full_plan(), BOUND, PROCEDURE)["scripts"][name]
-    monkeypatch.setattr(where, f"{text}# changed\n")
+    monkeypatch.setattr(f"{where}.{constant}", f"{text}# changed\n")
     assert preview.digest(full_plan(), BOUND, PROCEDURE) != before
 
 
