@@ -14,6 +14,10 @@ CUT = "[cut here:"
 """What stands at the end of an answer of which not all was taken in."""
 
 
+DEEP = 100
+"""A manifest's own depth is some ten."""
+
+
 class ParseError(ValueError):
     """A program's output is not what its documentation promises; the text says what was expected and what came."""
 
@@ -28,6 +32,25 @@ def from_json(text: str, what: str) -> Any:
                 f"{what}: the answer is longer than is taken in: {text[text.rindex(CUT) :].strip()}"
             ) from None
         raise ParseError(f"{what}: not JSON ({brief(e)}): {brief(text)}") from None
+
+
+def from_yaml(text: str) -> Any:
+    """One YAML document with all scalars as texts, which is total: no date or number can be malformed.
+
+    libyaml reads ten times as fast, where it is, but would crash on what is nested too deep: its events tell how deep.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEP:
+                raise ParseError(f"not YAML that anybody writes: nested more than {DEEP} deep")
+        return yaml.load(text, loader)  # noqa: S506 - it makes texts, lists and dicts, nothing else
+    except yaml.YAMLError as e:
+        raise ParseError(f"not YAML: {brief(e)}") from None
 
 
 def brief(thing: object, limit: int = 120) -> str:

@@ -6,9 +6,7 @@ import posixpath
 from dataclasses import dataclass
 from functools import lru_cache
 
-import yaml
-
-from runbook.shape import ParseError, Shape, brief
+from runbook.shape import ParseError, Shape, brief, from_yaml
 
 __all__ = ["Container", "StaticPod", "manifest"]
 
@@ -148,14 +146,9 @@ class StaticPod:
 def manifest(text: str) -> StaticPod:
     """One static pod manifest, YAML or JSON. ParseError where the kubelet would not find a pod in it.
 
-    Several checks ask for the same few texts, and reading YAML is slow: hence the cache. All scalars are read as text
-    (BaseLoader), which is total: no date or number can be malformed.
+    Several checks ask for the same few texts, and reading YAML is slow: hence the cache.
     """
-    try:
-        value = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - BaseLoader makes texts, lists and dicts, nothing else
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ParseError(f"not YAML: {brief(e)}") from None
-    top = Shape(value, "manifest")
+    top = Shape(from_yaml(text), "manifest")
     if top.text("kind", "") != "Pod":
         raise ParseError(f"kind is {brief(repr(top.text('kind', '')))}, not Pod")
     meta, spec = top.child("metadata"), top.child("spec")

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
-
 from runbook import parse
 from runbook.checks import locks
 from runbook.checks.members import statuses
@@ -21,7 +19,7 @@ from runbook.checks.words import script
 from runbook.discovery import asks
 from runbook.discovery.asks import Backup, Looked, Stat, Written
 from runbook.plan import Node, Paths, Plan, Snapshot
-from runbook.shape import ParseError, Shape, from_json
+from runbook.shape import ParseError, Shape, from_json, from_yaml
 from runbook.step import Binding, Command, Result, Target
 from runbook.tables import printable
 from runbook.transport import Hosts
@@ -313,7 +311,7 @@ def _kubeadm(result: Result) -> dict[str, str]:
     """Plain values of kubeadm's ClusterConfiguration."""
     try:
         data = Shape(from_json(result.out, "kubeadm-config"), "kubeadm-config").maybe("data")
-        value = yaml.load(data.text("ClusterConfiguration", ""), yaml.BaseLoader)  # noqa: S506 - texts, lists, dicts
-    except (ParseError, yaml.YAMLError, ValueError, RecursionError):
+        value = from_yaml(data.text("ClusterConfiguration", ""))
+    except ParseError:
         return {}
     return {str(k): v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
