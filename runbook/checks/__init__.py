@@ -65,7 +65,7 @@ class Check(ABC):
     """Where it stands in the table; connection and tools come first."""
     round: ClassVar[int] = 2
     """When it is asked: 0 opens the connections, and who is silent then is not asked again; 1 wants them open already
-    (it measures time); 2 is everything else."""
+    (it measures time), or ends the rest (another run holds a host); 2 is everything else."""
     slow: ClassVar[bool] = False
     """Its ``look`` takes seconds: it is taken in a thread, while the hosts are asked."""
 

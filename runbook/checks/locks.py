@@ -80,7 +80,7 @@ class Locks(Check):
     """No other run holds a host."""
 
     severity = Severity.HELD
-    order = 5
+    order, round = 5, 1
 
     def asks(self, n: Target) -> Sequence[Command]:
         """The one lock at its fixed path, whatever workspace the other run uses."""

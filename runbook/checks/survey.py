@@ -85,10 +85,15 @@ class _Pass:
     """Hosts of whose silence a finding tells already."""
 
     def run(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
-        """The findings, by the check's id."""
-        found: dict[str, list[Finding]] = {}
+        """The findings, by the check's id; none of the later rounds where another run holds a host.
+
+        Its outage explains all that they would find, and questions to a dead cluster take their time.
+        """
+        found: dict[str, list[Finding]] = {c.id(): [] for c in checks}
         for turn in sorted({c.round for c in checks}):
             found |= self._round([c for c in checks if c.round == turn])
+            if any(f.severity is Severity.HELD for told in found.values() for f in told):
+                break
         return found
 
     def _round(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:

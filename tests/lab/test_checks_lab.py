@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -108,13 +109,7 @@ M = "/etc/kubernetes/manifests"
 PKI = "/etc/kubernetes/pki"
 
 FAULTS = {
-    "held": Fault(
-        "Locks",
-        f"printf '%s\\n' {shlex.quote(LOCK)} > /var/lib/etcd-runbook.lock",
-        "rm /var/lib/etcd-runbook.lock",
-        "ada@desk since 2026-04-01T00:00:00Z",
-        "held",
-    ),
+    "mode": Fault("Ownership", "chmod 755 /var/lib/etcd", "chmod 700 /var/lib/etcd", "has the mode 755", "warns"),
     "a tool missing": Fault(
         "Tools",
         "t=$(command -v ionice); mv $t $t.off; echo $t > /tmp/ionice",
@@ -188,7 +183,7 @@ FAULTS = {
     ),
 }
 ROUNDS = (
-    ("held", "a tool missing", "another's etcd"),
+    ("mode", "a tool missing", "another's etcd"),
     ("no bump", "clock", "member mounted"),
     ("runtime", "manifest missing", "another version"),
     ("second etcd", "disk", "leftovers"),
@@ -211,6 +206,24 @@ def test_one_fault_a_host_is_told_by_its_check_alone(lab: Lab, plan: Plan, names
         (finding,) = [f for f in found if (f.check, f.host) == (fault.check, host)]
         assert fault.says in finding.saw
         assert finding.do
+
+
+def test_a_host_of_another_run_is_told_alone_and_at_once(lab: Lab, plan: Plan) -> None:
+    """Its outage explains all else, and a dead etcd would hold up whoever asks it."""
+    lab.exec("m1", ["sh", "-ec", f"printf '%s\\n' {shlex.quote(LOCK)} > /var/lib/etcd-runbook.lock"], check=True)
+    try:
+        for n in plan.nodes:
+            lab.exec(n.name, ["pkill", "-STOP", "-x", "etcd"], check=True)
+        began = time.monotonic()
+        found = survey(lab, plan)
+        took = time.monotonic() - began
+    finally:
+        for n in plan.nodes:
+            lab.exec(n.name, ["pkill", "-CONT", "-x", "etcd"])
+        lab.exec("m1", ["rm", "/var/lib/etcd-runbook.lock"], check=True)
+    assert told(found) == {("Locks", "m1", "held")}
+    assert any("ada@desk since 2026-04-01T00:00:00Z" in f.saw for f in found)
+    assert took < 4, "not as long as one question to a dead etcd"
 
 
 def test_each_fault_is_borne_once() -> None:

@@ -120,17 +120,6 @@ def test_an_address_in_front_of_the_api(lab: Lab, plan: Plan) -> None:
     assert "https://vip.internal:6443" in saws(found, "ApiAddress")
 
 
-def test_data_that_others_can_reach(lab: Lab, plan: Plan) -> None:
-    assert told(asked(lab, plan, "Ownership")) == set()
-    lab.exec("m3", ["chmod", "755", "/var/lib/etcd"], check=True)
-    try:
-        found = asked(lab, plan, "Ownership")
-    finally:
-        lab.exec("m3", ["chmod", "700", "/var/lib/etcd"], check=True)
-    assert told(found) == {("Ownership", "m3", "warns")}
-    assert "has the mode 755" in saws(found, "Ownership")
-
-
 def test_the_token_of_the_cluster_that_lives(lab: Lab, plan: Plan) -> None:
     assert told(asked(lab, replace(plan, cluster=Cluster(token="a-new-one")), "Token")) == set()
     found = asked(lab, replace(plan, cluster=Cluster(token="etcd-cluster")), "Token")

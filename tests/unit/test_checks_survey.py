@@ -11,7 +11,8 @@ from runbook.checks import Answers, Check, Finding, Severity, heard
 from runbook.checks.survey import inspect, run_here
 from runbook.plan import Plan
 from runbook.step import Binding, Command, Result, Target
-from tests.unit.checks_world import BOUND, PLAN, FakeClock, FakeHosts, where
+from tests.unit.checks_faults import lock
+from tests.unit.checks_world import BOUND, PLAN, FakeClock, FakeHosts, findings, where
 
 READ = Command(("id", "-u"), 5, changes=False)
 
@@ -114,3 +115,13 @@ def test_a_slow_look_is_taken_while_the_hosts_are_asked() -> None:
     assert [f.saw for f in found if f.check == "Slow"] == ["True"]
     (failed,) = [f for f in found if f.check == "SlowAndBlind" and f.severity is Severity.BLOCKS]
     assert "the check itself failed: OSError: disk" in failed.saw
+
+
+def test_where_another_run_holds_a_host_nothing_else_is_asked() -> None:
+    """It may be in its outage: whoever begins a second run is told at once whose it is."""
+    theirs = lock('{"run": "prod-20260401t000000z-ffff", "holder": "ada@desk", "since": "x"}')
+    hosts = FakeHosts(PLAN, [theirs])
+    found = findings(hosts=hosts)
+    assert {(f.check, f.severity) for f in found if f.severity is not Severity.OK} == {("Locks", Severity.HELD)}
+    words = [word for asks in hosts.asked for commands in asks.values() for c in commands for word in c.words()]
+    assert not [word for word in words if word in ("etcdctl", "kubectl", "crictl")]
