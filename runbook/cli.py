@@ -375,11 +375,13 @@ def main() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError:
+            for stream in (sys.stdout, sys.stderr):  # None where it was closed from the beginning
+                if stream is not None:
+                    stream.flush()
+        except (OSError, ValueError):
             code = code or 1
-        os._exit(code)
+        finally:
+            os._exit(code)
     raise AssertionError("click always exits")
 
 

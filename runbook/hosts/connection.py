@@ -40,9 +40,10 @@ class Link:
         self._sockets: list[socket.socket] = []
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
-        self._shell: tuple[str, paramiko.Channel, float] | None = None
+        self._shell: tuple[str, paramiko.Channel] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._begun: Future[None] | None = None
+        self._cut = False
 
     def dial(self) -> None:
         """Begin to connect, while nobody needs it yet. What comes of it is told to whoever is the first to need it."""
@@ -51,6 +52,8 @@ class Link:
         def work() -> None:
             try:
                 self._dial()
+                if self._cut:  # whoever cut it may have done so before there was anything to cut
+                    self.drop()
                 begun.set_result(None)
             except BaseException as error:  # it belongs to the caller's thread
                 begun.set_exception(error)
@@ -60,17 +63,20 @@ class Link:
     @property
     def alive(self) -> bool:
         """Connected, as far as one can know without asking."""
-        transport = self._connections[-1].transport if self._connections else None
+        connections = self._connections  # another thread may drop them at any moment
+        transport = connections[-1].transport if connections else None
         return bool(transport and transport.is_active() and not (self._pulse and self._pulse.stopped))
 
     def channel(self) -> paramiko.Channel:
         """A new session channel. Raises :class:`Unreachable`."""
         for attempt in (1, 2):
-            fresh = bool(self._begun) or not self.alive
-            if fresh:
-                self._arrive()
+            fresh = not self._begun and not self.alive
+            self._arrive()
+            connections = self._connections
+            if not connections:
+                break
             try:
-                channel: paramiko.Channel = self._connections[-1].transport.open_session(
+                channel: paramiko.Channel = connections[-1].transport.open_session(
                     window_size=WINDOW, timeout=self.address.connect_timeout
                 )
             except connection_errors() as error:
@@ -80,32 +86,38 @@ class Link:
                     raise Unreachable(f"{self.address.label}: no session: {said(error)}") from error
             else:
                 return channel
-        raise AssertionError("unreachable")
+        raise Unreachable(f"{self.address.label}: the connection was cut while it was being made")
 
     def _arrive(self) -> None:
+        """Be connected. What was begun ahead is waited for; where it failed some time ago, it is tried once more."""
         begun, self._begun = self._begun, None
         if begun:
-            begun.result()
-        if not (begun and self.alive):
+            old = begun.done()
+            try:
+                begun.result()
+            except Unreachable as error:
+                if not old or error.again is Again.NEVER:
+                    raise
+        if not self.alive:
             self.drop()
             self._dial()
 
     def leave(self, command: str, channel: paramiko.Channel) -> None:
         """The shell ``command`` waits in this channel for its next script: one for each host, for all that is asked."""
-        self._shell = command, channel, time.monotonic()
+        self._shell = command, channel
 
-    def left(self, command: str) -> tuple[paramiko.Channel, float] | None:
-        """The channel in which the shell ``command`` waits, as far as one can know, and for how many seconds it has.
+    def left(self, command: str) -> paramiko.Channel | None:
+        """The channel in which the shell ``command`` waits, as far as one can know.
 
         Another command's shell is closed: a host may allow one session at a time (``MaxSessions``).
         """
         shell, self._shell = self._shell, None
         if not shell:
             return None
-        started, channel, since = shell
+        started, channel = shell
         waits = not (channel.closed or channel.eof_received or channel.exit_status_ready())
         if started == command and waits and self.alive:
-            return channel, time.monotonic() - since
+            return channel
         with contextlib.suppress(*connection_errors()):
             channel.close()
         return None
@@ -126,6 +138,7 @@ class Link:
 
     def drop(self) -> None:
         """Cut the connection at once; whoever waits on it wakes up. Never blocks, and is safe from any thread."""
+        self._cut = True
         if self._pulse:
             self._pulse.stop()
         for helper in self._helpers:

@@ -30,6 +30,8 @@ AWAY = 60.0
 start anew in that, and a dead one must not hold an outage up for longer. Whoever resumes finds what runs there."""
 ENDED = (124, 137, 143)
 """Exit codes of a command that outlived its time, and was ended for it."""
+NO_SHELL = 127
+"""The code of what was never run, where the program that stood in a shell's place ended with 0."""
 LOST = "killed or lost on the host before it could record its exit"
 
 Streaming = Callable[[Dialogue], None]
@@ -56,7 +58,7 @@ def ask(link: Link, commands: Sequence[Command]) -> tuple[Result, ...]:
             break
         except Ended as error:
             if not results:
-                return tuple(Result(error.code, err=refusal(link, error)) for _ in commands)
+                return tuple(Result(error.code or NO_SHELL, err=refusal(link, error)) for _ in commands)
             why = f"{link.address.label}: the shell ended with {error.code}: {error.said}"
             break
         except Lost as error:
@@ -116,7 +118,7 @@ def bare(link: Link, command: Command) -> Result:
             try:
                 session.next(START)
             except Ended as error:
-                return Result(error.code, err=refusal(link, error))
+                return Result(error.code or NO_SHELL, err=refusal(link, error))
             frame = session.next(wrapper.limit(command.timeout) + wrapper.KILL + MARGIN)
             return scrubbed(command, _result(frame, time.monotonic() - began, command.timeout))
     except Unreachable as error:
@@ -210,7 +212,7 @@ class Errand:
             try:
                 session.next(min(START, self._left()))
             except Ended as error:
-                return Result(error.code, err=refusal(self._link, error), seconds=self._seconds)
+                return Result(error.code or NO_SHELL, err=refusal(self._link, error), seconds=self._seconds)
             self._lost = 0.0
             try:
                 frame = self._end(session, gap)

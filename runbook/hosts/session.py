@@ -127,8 +127,9 @@ class Session:
         self._out, self._err = Frames(nonce, cap), Frames(nonce, cap)
         # every phase has its own deadline; this one is for a thread that is stuck in spite of them
         link.expires = time.monotonic() + 6 * link.address.connect_timeout
-        self._command, self._over = command, False
-        self._channel, self._age = link.left(command if again else "") or (link.start(command), 0.0)
+        left = link.left(command if again else "")
+        self._command, self._over, self._used = command, False, bool(left)
+        self._channel = left or link.start(command)
         self._bell = Bell()
         self._channel.in_buffer.set_event(self._bell)  # type: ignore[arg-type]  # it calls set and clear only
         self._channel.in_stderr_buffer.set_event(self._bell)  # type: ignore[arg-type]
@@ -187,10 +188,11 @@ class Session:
     def next(self, patience: float) -> Frame:
         """The next answer. Raises :class:`Ended`, or :class:`Lost` also when none comes within so many seconds.
 
-        A shell that was there already has had some of the time for its first word, and is lost without it.
+        A shell that was there already needs no time to start: it is lost where its first word does not come at once,
+        or where it ends instead, for then it was dead before it was given anything.
         """
-        age, self._age = self._age, 0.0
-        patience = max(min(patience, self._link.address.connect_timeout), patience - age)
+        used, self._used = self._used, False
+        patience = min(patience, self._link.address.connect_timeout) if used else patience
         until = time.monotonic() + patience
         self._link.expires = until + 5
         while True:
@@ -200,10 +202,10 @@ class Session:
             if frame := paired(self._out, self._err):
                 return frame
             if ended:
-                raise self._end()
+                raise Lost("the shell that waited there has ended") if used else self._end()
             left = until - time.monotonic()
             if left <= 0:
-                raise (Lost if age else Silent)(f"no answer for {duration(patience)}")
+                raise (Lost if used else Silent)(f"no answer for {duration(patience)}")
             if self._link.pulse_lost():
                 raise Lost("the far end of the connection stopped answering")
             self._bell.wait(min(left, PULSE))
@@ -234,10 +236,10 @@ class Session:
             self._err.feed(self._channel.recv_stderr(READ))
 
     def _end(self) -> Exception:
-        """Output has ended; the exit code may come a moment later. −1 means that nobody knows."""
+        """Output has ended; the exit code may come a moment later. −1 means that nobody knows, as a signal does."""
         self._channel.status_event.wait(5)
         code = self._channel.exit_status
-        if code < 0:
-            return Lost("the connection or the command ended without an exit code")
+        if code < 0 or 128 < code <= 128 + 64:
+            return Lost("the connection or the command ended without an exit code of its own")
         said = (self._err.rest() or self._out.rest())[-2000:]
         return Ended(code, said.decode(errors="replace").strip())

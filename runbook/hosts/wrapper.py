@@ -3,7 +3,8 @@
 A script travels through the shell's standard input, never in a command line: login shells differ in their quoting, and
 sudo writes command lines into the host's log, secrets included. It is one compound command, so that a script cut off
 half-way is a syntax error and never a shorter command. It runs in a subshell, which takes with it all that it has set
-and opened, and cannot read what follows: so one shell takes one script after the other.
+and opened, and cannot read what follows: so one shell takes one script after the other. Where the subshell dies, so
+does the shell, for nobody would hear of it else.
 """
 
 from __future__ import annotations
@@ -53,16 +54,17 @@ def shell(elevates: bool) -> str:
 def streaming_shell(elevates: bool, size: int) -> str:
     """The same where data follows the script, of which ``size`` bytes are then read, and not one more.
 
-    A ``dd`` that does not know ``fullblock`` says so before it reads anything.
+    Where ``dd`` does not know ``fullblock`` it takes byte by byte.
     """
     sudo = "sudo -n " if elevates else ""
-    read = f"dd bs={size} count=1 iflag=fullblock 2>/dev/null || dd bs=1 count={size} 2>/dev/null"
+    whole = "if dd if=/dev/null count=0 iflag=fullblock 2>/dev/null; then dd bs=%d count=1 iflag=fullblock 2>/dev/null"
+    read = f"{whole % size}; else dd bs=1 count={size} 2>/dev/null; fi"
     return f"exec {sudo}env LC_ALL=C /bin/sh -c 'eval \"$({read})\"'"
 
 
 def _script(nonce: str, words: Sequence[str], *texts: str, lines: bytes = b"") -> bytes:
     """``texts`` are ours, and lose their comments; ``lines`` have quoted words of the plan, and lose nothing."""
-    return b"(\n" + _body(nonce, words, texts, lines) + b") </dev/null\n"
+    return b"{ (\n" + _body(nonce, words, texts, lines) + b") </dev/null || exit\n}\n"
 
 
 def _streaming(nonce: str, words: Sequence[str], *texts: str) -> bytes:
@@ -149,7 +151,8 @@ class Guarded:
             str(limit(timeout)),
             str(STALL),
         ]
-        return _streaming(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
+        kind = _script if origin else _streaming
+        return kind(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
 
 
 def read(nonce: str, path: str) -> bytes:

@@ -72,6 +72,7 @@ class Desk:
         self.patch.setenv("NO_COLOR", "1")
         for module in ("commands", "precheck"):
             self.patch.setattr(f"runbook.{module}.hosts_of", self._hosts_of)
+        self.patch.setattr("runbook.commands.dial_ahead", lambda _: None)
         for module in ("runbook.hands", "runbook.checks.survey"):
             self.patch.setattr(f"{module}.inspect", lambda group, *_: list(self.findings[group]))
         self.patch.setattr("runbook.asking.RealClock", lambda: self.world)

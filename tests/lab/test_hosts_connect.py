@@ -384,6 +384,40 @@ def test_what_may_still_print_shares_no_shell_with_what_comes_next(bench: Bench,
     assert (answer.out, answer.err) == ("mine\n", "")
 
 
+def shell_of(bench: Bench) -> int:
+    return int(bench.sh(f"pgrep -fx '/bin/sh -s' -P {','.join(map(str, bench.sessions()))}"))
+
+
+def test_a_shell_that_is_frozen_is_replaced_and_nothing_gets_lost(bench: Bench) -> None:
+    fleet = bench.connect()
+    assert only(fleet.ask({"m1": [ID]})).ok
+    bench.sh(f"kill -STOP {shell_of(bench)}")
+    began = time.monotonic()
+    assert fleet.act({"m1": [do("echo once >>/root/t/ran", timeout=5)]}, bench.key(), Witness())["m1"].ok
+    assert time.monotonic() - began < 10, "its time to connect, and no more"
+    assert bench.sh("cat /root/t/ran") == "once\n"
+
+
+def test_a_script_that_is_killed_is_no_silence(bench: Bench) -> None:
+    """Its shell goes with it: else all the time of a question, or of a restore, would be waited for in vain."""
+    fleet = bench.connect()
+    assert only(fleet.ask({"m1": [ID]})).ok
+    began = time.monotonic()
+    killed = only(fleet.ask({"m1": [ask("kill -9 $(ps -o ppid= -p $PPID)", timeout=40)]}))
+    assert (killed.unknown, time.monotonic() - began < 10) == (True, True)
+    assert only(fleet.ask({"m1": [ID]})).ok
+
+
+def test_a_program_in_a_shells_place_that_ends_with_0_says_no(bench: Bench) -> None:
+    bench.sh("cp /etc/passwd /root/t/passwd; sed -i 's|^\\(ops:.*:\\)[^:]*$|\\1/bin/true|' /etc/passwd")
+    try:
+        answer = only(bench.connect(user="ops").ask({"m1": [ID]}))
+    finally:
+        bench.sh("cp /root/t/passwd /etc/passwd")
+    assert (answer.ok, answer.unknown) == (False, False)
+    assert "no shell there, nothing was run" in answer.err
+
+
 def test_a_host_whose_sshd_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "START", 2.0)
     fleet = bench.connect("m1", "m2")

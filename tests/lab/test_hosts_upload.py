@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from runbook.hosts import client, transfer, wrapper
-from runbook.step import Result, Upload
+from runbook.step import Command, Result, Upload
 from runbook.transport import Claim
 from tests.lab import hosts_kit
-from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, meanwhile
+from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, do, meanwhile
 
 pytestmark = pytest.mark.lab
 bench = hosts_kit.bench
@@ -103,6 +103,20 @@ def test_a_large_one_goes_by_processes_and_is_not_sent_twice(bench: Bench, large
     again = fleet.act({h: [upload] for h in ("m1", "m2")}, bench.key(), Witness())
     assert all(r.ok and "nothing was sent" in r.err for r in again.values()), again
     assert there(bench) == ["it's the file"]
+
+
+def test_after_a_hosts_own_copy_the_next_command_is_really_run(bench: Bench) -> None:
+    """The copy's script must leave the shell as it found it: one that has ended with 0 is no answer."""
+    bench.sh("head -c 100000 /dev/urandom > /root/t/own.db")
+    sum_ = bench.sh("sha256sum < /root/t/own.db").split()[0]
+    fleet = bench.connect(user="ops")
+    for number in range(20):
+        upload = Upload(f"{RUN_DIR}/{number}.db", sum_, source="/root/t/own.db", source_node="m1")
+        result = fleet.act({"m1": [upload, do(f"echo {number} >>/root/t/ran")]}, bench.key(), Witness())["m1"]
+        assert result.ok, result
+        missing = Command(("test", "-e", "/nowhere"), changes=False)
+        assert fleet.ask({"m1": [missing]})["m1"][0].code == 1
+    assert bench.sh("wc -l < /root/t/ran").strip() == "20"
 
 
 def refused(bench: Bench, upload: Upload, seen: str) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -691,3 +694,11 @@ def test_the_lock_that_a_closed_run_left_is_told_with_its_removal(desk: Desk) ->
     desk.findings["preflight"].append(Finding("Locks", "m3", Severity.HELD, "held", "ask"))
     typed = desk.type("run", str(desk.plan_path), "--yes", code=6)
     assert typed.next[0].endswith(f" root@10.0.1.12 rm {LOCK}   # that run is closed, and left its lock there")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_the_exit_code_is_the_commands_own_also_where_nobody_listens(tmp_path: Path, closed: str) -> None:
+    env = {**os.environ, "RUNBOOK_STATE_DIR": str(tmp_path)}
+    for words, code in (("runs", 0), ("status nothing", 2)):
+        line = f'exec "$0" -m runbook.cli {words} {closed}'
+        assert subprocess.run(["sh", "-c", line, sys.executable], env=env, check=False).returncode == code

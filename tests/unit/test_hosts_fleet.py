@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from runbook.hosts import Fleet, connect, errands
+from runbook.hosts import Fleet, connect, connection, errands
+from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
+from runbook.hosts.login import Again, Unreachable
 from runbook.plan import Node, Plan, Snapshot
 from runbook.step import Action, Binding, Command, Result, Target
 from runbook.transport import Claim
@@ -90,3 +93,44 @@ def test_nothing_to_do_needs_no_connection() -> None:
 def test_a_key_that_names_no_file_is_the_callers_error() -> None:
     with pytest.raises(ValueError, match="cannot name"):
         fleet("m1").act({"m1": [SHOULD_RUN]}, "../k", Quiet())
+
+
+@pytest.mark.parametrize("again", [Again.LATER, Again.NEVER])
+def test_what_failed_ahead_some_time_ago_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, again: Again) -> None:
+    """A host that was starting then may be up now; a refused key stays refused."""
+    dialed: list[str] = []
+
+    def dial(self: Link) -> None:
+        dialed.append(self.address.name)
+        raise Unreachable(f"attempt {len(dialed)}", again)
+
+    monkeypatch.setattr(Link, "_dial", dial)
+    address = Address("m1", "m1")
+    connection.dial(address)
+    link = connection.link_to(address)
+    assert connection.link_to(address) is not link, "it is given once"
+    while not (link._begun and link._begun.done()):
+        time.sleep(0.01)
+    with pytest.raises(Unreachable, match="attempt 2" if again is Again.LATER else "attempt 1"):
+        link.channel()
+
+
+def test_a_link_that_is_cut_while_it_is_dialed_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    going, cut = threading.Event(), threading.Event()
+
+    def dial(self: Link) -> None:
+        going.set()
+        cut.wait(10)
+        self._sockets.append(ours)
+
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(Link, "_dial", dial)
+    link = Link(Address("m1", "m1"))
+    link.dial()
+    assert going.wait(5)
+    link.drop()
+    cut.set()
+    theirs.settimeout(5)
+    assert theirs.recv(1) == b""
+    ours.close()
+    theirs.close()
