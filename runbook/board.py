@@ -302,7 +302,7 @@ class Board:
         past = self.past
         if len(past.outages) > len(before.outages) and past.in_outage:
             again = " AGAIN" if before.outages else ""
-            return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the Kubernetes API goes down"]
+            return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the control plane is stopped"]
         if before.in_outage and past.outage_from and past.outage_to:
             took = (past.outage_to - past.outage_from).total_seconds()
             back = "the old API servers are started again" if past.state != "outage" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ ENDED = ("complete", "rolled-back")
 """The states in which nothing is left to resume, and a rollback is a decision of its own."""
 
 
+_WHOLE = re.compile(r".+-\d{8}t\d{6}z-[0-9a-f]{4}")
+"""A whole run id."""
 SHOWN = 5
 """Candidates that are listed, the newest first: somebody at three in the morning means one of these."""
 
@@ -104,6 +107,16 @@ def _named(name: str, verb: str) -> Run:
         raise _none()
     if fits:
         raise _which(f"{name!r} fits more than one run", [Known(r, _replayed(r)) for r in fits], verb)
+    if _WHOLE.fullmatch(name):  # it is one, and to offer another in its place would be dangerous
+        raise UsageError(
+            f"the run {name} is not known on this machine, in {runs.state_dir()}",
+            true="nothing was changed",
+            means="a run is known on the machine that began it, to the user who began it",
+            next=(
+                f"runbook adopt --host [user@]HOST --run {name}{NOTE}any host of it that holds its directory",
+                f"runbook runs{NOTE}those that are known here",
+            ),
+        )
     raise _which(f"no run begins with {name!r}", known(), verb)
 
 

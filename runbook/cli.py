@@ -128,7 +128,7 @@ def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
             result = {"event": "result", "run": past.run, "state": past.state, "exit_code": 0, "note": word}
             click.echo(json.dumps(result))
         return
-    down = f"; the API was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
+    down = f"; the control plane was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
     sentences = closing("", situation.meaning(past), situation.advice(past, past.run))
     click.echo("\n".join([f"{past.run}: {word or said or past.state}{down}", *sentences]))
 
@@ -368,16 +368,31 @@ cli.add_command(diagnose)
 cli.add_command(lab)
 
 
+def _hold_standard_streams() -> None:
+    """Where one of them is closed, the next file to be opened would take its number, and be written to by mistake."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False, encoding="utf-8"))  # noqa: SIM115
+
+
 def main() -> NoReturn:
     """The command line's entry point. It does not wait for the interpreter to take itself apart: all is on the disk."""
+    _hold_standard_streams()
     try:
         cli(prog_name="runbook")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         try:
-            for stream in (sys.stdout, sys.stderr):  # None where it was closed from the beginning
-                if stream is not None:
-                    stream.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
         except (OSError, ValueError):
             code = code or 1
         finally:

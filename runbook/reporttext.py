@@ -66,7 +66,9 @@ def _outcome(report: Mapping[str, Any]) -> list[str]:
     down = [] if report["outages"] else ["The Kubernetes API was never stopped."]
     for outage in report["outages"]:
         until = f"until {_time(outage['to'])}" if outage["to"] else "and still is"
-        down.append(f"The API was down from {_time(outage['from'])} {until}: **{duration(outage['seconds'])}**.")
+        down.append(
+            f"The control plane was down from {_time(outage['from'])} {until}: **{duration(outage['seconds'])}**."
+        )
     return [state, "", f"{escaped(outcome['means'])}.", "", *down, ""]
 
 

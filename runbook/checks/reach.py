@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from runbook.checks import Answers, Check, Finding, Severity, heard, places
@@ -38,22 +38,27 @@ def _parted(text: str) -> tuple[str, str]:
 WORKER = "; or leave it out of spec.workers: nothing of the restore needs it, but its kubelet is not restarted"
 
 
-def _spared(check: Check, plan: Plan, answers: Answers) -> set[str]:
-    """The nodes that a run could go on without: silent ones, where they are a minority."""
-    silent = {n.name for n in plan.nodes for r in answers.get(n.name, ())[:1] if r.unknown and "no answer" in r.tail()}
-    return silent if check.group == "preflight" and len(silent) <= (len(plan.nodes) - 1) // 2 else set()
+def _or_without(check: Check, plan: Plan, answers: Answers) -> Mapping[str, str]:
+    """What to do where silent nodes stay dead, by node."""
+    silent = [n.name for n in plan.nodes for r in answers.get(n.name, ())[:1] if r.unknown and "no answer" in r.tail()]
+    most = (len(plan.nodes) - 1) // 2
+    if check.group != "preflight" or not most:
+        return {}
+    if len(silent) <= most:
+        return {n: f"; where it stays dead: `runbook run`, or `resume`, with --without {n}" for n in silent}
+    more = f"; a run goes on without {most} of {len(plan.nodes)} at most: boot {len(silent) - most} of {listed(silent)}"
+    return dict.fromkeys(silent, f"{more}, then `runbook run`, or `resume`, with --without the other")
 
 
 def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
-    spared = _spared(check, plan, answers)
+    without = _or_without(check, plan, answers)
     for place in places(plan):
         spare = isinstance(place, Worker) and check.group == "preflight"
         say, more = (check.warns, WORKER) if spare else (check.blocks, "")
         for result in answers.get(place.name, ())[:1]:
             if result.unknown:
                 saw, first = _parted(result.tail() or "no answer")
-                if place.name in spared:
-                    more = f"; where it stays dead: the same command with --without {place.name}"
+                more = without.get(place.name, more)
                 yield say(place.name, saw, first + _advice(place, saw) + more)
             elif not result.ok:
                 saw = f"commands cannot be run as root: {result.tail() or f'exit code {result.code}'}"

@@ -57,14 +57,31 @@ class Row(Desk):
 
         Returns how it ended; fails where the line never comes, or the exit code is another one.
         """
-        known, came = self.lines(), False
+        known = self.lines()
+
+        def line_is_there() -> bool:
+            lines = self.lines()
+            return any(when(line) for line in (lines[len(known) :] if lines[:1] == known[:1] else lines))
+
+        return self.held_once(command, line_is_there, do, code=code, pause=0.003)
+
+    def held_once(
+        self,
+        command: tuple[str | Path, ...],
+        holds: Callable[[], bool],
+        do: Callable[[], object],
+        *,
+        code: int = 0,
+        pause: float = 0.001,
+    ) -> subprocess.CompletedProcess[str]:
+        """As :meth:`during`, once that holds."""
+        came = False
         process = self.popen(*command)
         limit = time.monotonic() + 300
         try:
             while not came and process.poll() is None and time.monotonic() < limit:
-                lines = self.lines()
-                came = any(when(line) for line in (lines[len(known) :] if lines[:1] == known[:1] else lines))
-                time.sleep(0.003)
+                came = holds()
+                time.sleep(0 if came else pause)
             if came:
                 process.send_signal(signal.SIGSTOP)
                 do()
@@ -76,7 +93,7 @@ class Row(Desk):
             if not came:
                 out, err = process.communicate(timeout=30)
         done = subprocess.CompletedProcess(command, process.returncode, out, err)
-        assert came, f"{command} ended with {done.returncode} before the line came\n{out}\n{err}"
+        assert came, f"{command} ended with {done.returncode} before it came to that\n{out}\n{err}"
         assert done.returncode == code, f"{command}: exit {done.returncode}\n{out}\n{err}"
         return done
 

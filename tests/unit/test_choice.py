@@ -154,6 +154,10 @@ def test_by_name() -> None:
         choice.find("prod", "resume")
     with pytest.raises(UsageError, match="no run begins with 'x'"):
         choice.find("x", "resume")
+    with pytest.raises(UsageError) as caught:
+        choice.find("prod-20260409t140000z-3f2a", "finish")
+    assert not any("finish" in command for command in caught.value.next), "another run is not what was meant"
+    assert "runbook adopt --host [user@]HOST --run prod-20260409t140000z-3f2a" in caught.value.next[0]
 
 
 # Who is at work on a run.

@@ -696,9 +696,19 @@ def test_the_lock_that_a_closed_run_left_is_told_with_its_removal(desk: Desk) ->
     assert typed.next[0].endswith(f" root@10.0.1.12 rm {LOCK}   # that run is closed, and left its lock there")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_the_exit_code_is_the_commands_own_also_where_nobody_listens(tmp_path: Path, closed: str) -> None:
     env = {**os.environ, "RUNBOOK_STATE_DIR": str(tmp_path)}
-    for words, code in (("runs", 0), ("status nothing", 2)):
+    (tmp_path / "p.yaml").write_text("x")
+    for words, code in (("runs", 0), ("status nothing", 2), (f"validate {tmp_path}/p.yaml", 2)):
         line = f'exec "$0" -m runbook.cli {words} {closed}'
         assert subprocess.run(["sh", "-c", line, sys.executable], env=env, check=False).returncode == code
+
+
+def test_a_closed_standard_stream_is_no_files_number(tmp_path: Path) -> None:
+    """The journal must not become what a child process takes for its standard error."""
+    look = "from runbook import cli; cli._hold_standard_streams(); import os; print(os.open('/dev/null', 0))"
+    for closed in ("<&-", "2>&-", "<&- 2>&-"):
+        line = f'exec "$0" -c "{look}" {closed}'
+        done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, text=True, check=True)
+        assert int(done.stdout) > 2
