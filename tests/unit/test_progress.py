@@ -87,7 +87,7 @@ def test_a_halted_run_names_the_host_and_says_so() -> None:
     assert "UNKNOWN, a host does not answer" in text
     assert "the connection was lost" in text
     assert f"ended: {past.state} with exit code 4" in text
-    assert "the API is down, so far for" in text
+    assert "the control plane is down, so far for" in text
     assert "m2 is silent" not in text  # the caller prints the error
 
 
