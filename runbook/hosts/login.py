@@ -182,6 +182,8 @@ def _tcp(connection: Any, address: Address, until: float) -> socket.socket:
         raise Unreachable(
             f"{address.label}: {error.strerror or error}; check that the host is up and that its sshd listens on "
             f"port {connection.port}",
+            # not refused: it has just come back, and ends what it still knows of the last connection
+            Again.AT_ONCE if isinstance(error, ConnectionResetError) else Again.LATER,
         ) from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

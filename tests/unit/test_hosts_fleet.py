@@ -134,3 +134,21 @@ def test_a_link_that_is_cut_while_it_is_dialed_is_not_left_open(monkeypatch: pyt
     assert theirs.recv(1) == b""
     ours.close()
     theirs.close()
+
+
+def test_a_connection_that_is_reset_while_it_is_made_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose cable was put in again does that once (seen on the lab); one that refuses is not asked again."""
+    attempts: list[object] = []
+
+    def connect(where: object, timeout: float) -> socket.socket:
+        attempts.append(where)
+        raise (
+            ConnectionResetError(104, "Connection reset by peer")
+            if len(attempts) < 3
+            else ConnectionRefusedError(111, "Connection refused")
+        )
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(Unreachable, match="Connection refused"):
+        Link(Address("m1", "127.0.0.1", known_hosts_file="/dev/null")).channel()
+    assert len(attempts) == 3
