@@ -6,7 +6,6 @@ Standard output carries the result, standard error the progress and the errors.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from runbook import __version__
+from runbook import __version__, streams
 from runbook.diagnose.cli import diagnose
 from runbook.discovery.cli import init
 from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
@@ -368,35 +367,13 @@ cli.add_command(diagnose)
 cli.add_command(lab)
 
 
-def _hold_standard_streams() -> None:
-    """Where one of them is closed, the next file to be opened would take its number, and be written to by mistake."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            os.set_inheritable(number, True)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False, encoding="utf-8"))  # noqa: SIM115
-
-
 def main() -> NoReturn:
     """The command line's entry point. It does not wait for the interpreter to take itself apart: all is on the disk."""
-    _hold_standard_streams()
+    streams.hold()
     try:
         cli(prog_name="runbook")
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            code = code or 1
-        finally:
-            os._exit(code)
+        streams.leave(end.code)
     raise AssertionError("click always exits")
 
 

@@ -707,7 +707,7 @@ def test_the_exit_code_is_the_commands_own_also_where_nobody_listens(tmp_path: P
 
 def test_a_closed_standard_stream_is_no_files_number(tmp_path: Path) -> None:
     """The journal must not become what a child process takes for its standard error."""
-    look = "from runbook import cli; cli._hold_standard_streams(); import os; print(os.open('/dev/null', 0))"
+    look = "from runbook import streams; streams.hold(); import os; print(os.open('/dev/null', 0))"
     for closed in ("<&-", "2>&-", "<&- 2>&-"):
         line = f'exec "$0" -c "{look}" {closed}'
         done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, text=True, check=True)
