@@ -60,6 +60,15 @@ class Bench:
         self.fleets.append(fleet)
         return fleet
 
+    def known(self, *, without: str = "") -> dict[str, str]:
+        """The line of the known hosts for each host; told by its names, as a key may spell another's by chance."""
+        lines = {x.split(",")[0]: x for x in self.lab.known_hosts.read_text().splitlines() if x[0] != "["}
+        return {name: line for name, line in lines.items() if name != without}
+
+    def host_key(self, name: str = "m1") -> str:
+        """A host's key, as a line of the known hosts has it after the names."""
+        return self.known()[name].split(" ", 1)[1]
+
     def key(self) -> str:
         self.number += 1
         return f"key.{os.getpid()}.{self.number}"

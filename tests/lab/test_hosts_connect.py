@@ -32,7 +32,7 @@ def only(answers: dict[str, tuple[Result, ...]], host: str = "m1") -> Result:
 
 
 def seen_key(bench: Bench) -> tuple[str, bytes]:
-    kind, blob = next(line.split()[1:3] for line in bench.lab.known_hosts.read_text().splitlines() if "m1" in line)
+    kind, blob = bench.host_key().split()
     return kind, base64.b64decode(blob)
 
 
@@ -68,7 +68,7 @@ def test_a_missing_known_hosts_file(bench: Bench, hosts_file: Path) -> None:
 
 
 def test_a_changed_key_is_refused_loudly(bench: Bench, hosts_file: Path) -> None:
-    other = next(line for line in bench.lab.known_hosts.read_text().splitlines() if "m2" in line).split()[2]
+    other = bench.host_key("m2").split()[1]
     hosts_file.write_text(f"10.0.1.10 ssh-ed25519 {other}\n")
     begun = time.monotonic()
     answer = only(bench.connect(known_hosts_file=hosts_file).ask({"m1": [ID]}))
@@ -200,12 +200,12 @@ def test_other_login_shells(bench: Bench, shell: str) -> None:
 def test_through_a_jump_host_with_strict_keys_at_each(bench: Bench, hosts_file: Path) -> None:
     fleet = bench.connect("m2", jump="root@10.0.1.10:22")
     assert only(fleet.ask({"m2": [ask("hostname")]}), "m2").out == "m2\n"
-    hosts_file.write_text("\n".join(x for x in bench.lab.known_hosts.read_text().splitlines() if "m1" not in x))
+    hosts_file.write_text("\n".join(bench.known(without="m1").values()))
     answer = only(bench.connect("m2", jump="root@10.0.1.10", known_hosts_file=hosts_file).ask({"m2": [ID]}), "m2")
     assert answer.unknown
     assert "jump host 10.0.1.10" in answer.err
     assert "not known" in answer.err
-    hosts_file.write_text("\n".join(x for x in bench.lab.known_hosts.read_text().splitlines() if "m2" not in x))
+    hosts_file.write_text("\n".join(bench.known(without="m2").values()))
     answer = only(bench.connect("m2", jump="root@10.0.1.10", known_hosts_file=hosts_file).ask({"m2": [ID]}), "m2")
     assert "m2 (10.0.1.11:22)" in answer.err
     assert "not known" in answer.err
@@ -269,9 +269,8 @@ def test_nobody_answers_nobody_listens_no_such_name(bench: Bench) -> None:
 
 def test_a_server_that_is_too_busy_is_tried_again(bench: Bench) -> None:
     bench.sshd(2222, "MaxStartups 1")
-    key = " ".join(next(x for x in bench.lab.known_hosts.read_text().splitlines() if "m1" in x).split()[1:])
     with bench.lab.known_hosts.open("a") as file:
-        file.write(f"[10.0.1.10]:2222 {key}\n")
+        file.write(f"[10.0.1.10]:2222 {bench.host_key()}\n")
     blocker = socket.create_connection(("10.0.1.10", 2222))
     with meanwhile(1.5, blocker.close):
         fleet = bench.connect(port=2222, connect_timeout=10.0)
@@ -294,9 +293,8 @@ def test_a_server_that_is_too_busy_is_tried_again(bench: Bench) -> None:
 
 def test_the_wire_is_tuned(bench: Bench) -> None:
     bench.sshd(2222, "Ciphers aes256-ctr")
-    key = " ".join(next(x for x in bench.lab.known_hosts.read_text().splitlines() if "m1" in x).split()[1:])
     with bench.lab.known_hosts.open("a") as file:
-        file.write(f"[10.0.1.10]:2222 {key}\n")
+        file.write(f"[10.0.1.10]:2222 {bench.host_key()}\n")
     for port, cipher in ((22, "aes128-gcm@openssh.com"), (2222, "aes256-ctr")):
         fleet = bench.connect(port=port)
         assert only(fleet.ask({"m1": [ID]})).out == "root\n"

@@ -81,8 +81,7 @@ def test_an_old_server_behind_a_banner_and_an_alias(
     bench: Bench, large: Path, by_interpreter: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.sshd(2222, "Ciphers aes256-ctr", "Banner /etc/passwd")
-    key = next(line for line in bench.lab.known_hosts.read_text().splitlines() if "m1" in line).split()[1:3]
-    (tmp_path / "known hosts").write_text(f"the-alias {' '.join(key)}\n")
+    (tmp_path / "known hosts").write_text(f"the-alias {bench.host_key()}\n")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/config").write_text(
         f"Host behind\n HostName 10.0.1.10\n Port 2222\n HostKeyAlias the-alias\n IdentityFile {bench.lab.identity}\n"
@@ -145,8 +144,7 @@ def test_a_jump_host_is_not_for_it(bench: Bench, large: Path, by_interpreter: li
 def test_another_host_key_and_an_unknown_one_are_refused_in_our_words(
     bench: Bench, large: Path, by_interpreter: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = {line.split()[0].split(",")[0]: line.split()[1:3] for line in bench.lab.known_hosts.read_text().splitlines()}
-    other = next(" ".join(key) for name, key in keys.items() if name == "m2")
+    other = bench.host_key("m2")
     known = tmp_path / "known hosts"
     home = tmp_path / ".ssh"
     home.mkdir()
@@ -166,8 +164,7 @@ def test_another_host_key_and_an_unknown_one_are_refused_in_our_words(
 def test_a_host_key_that_changes_meanwhile_ends_it(
     bench: Bench, large: Path, by_interpreter: list[str], tmp_path: Path, slow: None
 ) -> None:
-    lines = bench.lab.known_hosts.read_text().splitlines()
-    mine, other = (next(line for line in lines if name in line).split()[2] for name in ("m1", "m2"))
+    mine, other = (bench.host_key(name).split()[1] for name in ("m1", "m2"))
     known = tmp_path / "known"
     known.write_text(f"10.0.1.10 ssh-ed25519 {mine}\n")
     fleet = bench.connect(known_hosts_file=known)
