@@ -225,7 +225,7 @@ class Bench:
 
 @dataclass
 class Figures:
-    """All that was seen, by size: the script's restores, runbook's (also told the hash), the script's over kept links."""
+    """All that was seen, by size: the script's restores, runbook's (and told the hash), and over kept links."""
 
     script: dict[int, list[Seen]] = field(default_factory=dict)
     runbook: dict[int, list[Seen]] = field(default_factory=dict)
