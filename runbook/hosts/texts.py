@@ -40,10 +40,12 @@ enter() {
   [ -d commands ] || mkdir commands 2>/dev/null || [ -d commands ] ||
     refuse 1 "cannot write in $dir; nothing was started"
 }
+writable=
 # The flock is the one truth about "a command of this run runs": the detached process holds it as long as it lives.
 await_flock() {
   left=$1
-  (: >>lock) 2>/dev/null || refuse 1 "cannot write in $dir; nothing was started"
+  [ -n "$writable" ] || (: >>lock) 2>/dev/null || refuse 1 "cannot write in $dir; nothing was started"
+  writable=1
   exec 9>>lock
   until flock -w "$(( left < beat ? left : beat ))" 9; do
     left=$(( left - beat ))
@@ -56,12 +58,24 @@ busy() {
   [ ! -f running ] || IFS= read -r other <running
   refuse 96 "another command of this run still runs on this host: ${other:-unknown}"
 }
-# Nobody newer has the run, nobody took it over unknown to us, and from here on it is ours.
+# Nobody newer has the run, nobody took it over unknown to us, and from here on it is ours. An epoch that has our own
+# word already needs no lock to be read: a file of one line that is only ever replaced.
 claim() {
-  exec 8>>epoch.lock
-  flock 8
+  read_epoch
+  [ "$held $by" = "$epoch $owner" ] || raise_epoch
+  # A start that we gave up on may still be on its way to this host: with an intent it can only be found, not begun.
+  for given_up in $void; do
+    [ -e "commands/$given_up.intent" ] || printf '%s\n' '{"void": true}' >"commands/$given_up.intent"
+  done
+}
+read_epoch() {
   held=0 by=
   [ -f epoch ] && IFS=' ' read -r held by <epoch
+}
+raise_epoch() {
+  exec 8>>epoch.lock
+  flock 8
+  read_epoch
   case $held in '' | *[!0-9]*) held=0 by= ;; esac
   [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run: its epoch is $held, ours is $epoch"
   if [ -n "$by" ] && [ "$by" != "$owner" ]; then
@@ -76,10 +90,6 @@ claim() {
       refuse 1 "cannot write in $dir; nothing was started"
   fi
   exec 8>&-
-  # A start that we gave up on may still be on its way to this host: with an intent it can only be found, not begun.
-  for given_up in $void; do
-    [ -e "commands/$given_up.intent" ] || printf '%s\n' '{"void": true}' >"commands/$given_up.intent"
-  done
 }
 owned() {
   [ -e "$lock" ] || [ -L "$lock" ] || return 0

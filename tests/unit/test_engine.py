@@ -15,7 +15,7 @@ from runbook.hands import FRESH, Open
 from runbook.journal import Journal, Line, read
 from runbook.replay import replay
 from runbook.step import Result, Target
-from runbook.transport import LOCK, Copy, Witness
+from runbook.transport import LOCK, Ahead, Copy, Witness
 from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import BOUND, PROCEDURE, RUN, Life, plan
 from tests.fake.world import FakeHost
@@ -214,10 +214,10 @@ def test_a_lock_that_cannot_be_released_is_told(monkeypatch: pytest.MonkeyPatch)
     life = Life(plan())
     real = FakeHosts.act
 
-    def act(self: FakeHosts, actions: Mapping[str, Sequence[object]], key: str, witness: object) -> dict[str, Result]:
+    def act(self: FakeHosts, actions: Mapping[str, Sequence[object]], key: str, *rest: object) -> dict[str, Result]:
         if ".release." in key:
             return {host: Result(None, err="no answer") for host in actions}
-        return real(self, actions, key, witness)  # type: ignore[arg-type]
+        return real(self, actions, key, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeHosts, "act", act)
     life.session("forward")
@@ -271,8 +271,10 @@ def test_where_nobody_saw_the_end_of_a_command_the_next_step_settles(
     """It may still run: to act beside it would be refused, and a rollback stuck. An optional one ends no sequence."""
     act, lost = FakeHosts.act, Result(None, err="lost")
 
-    def lose(self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness) -> dict[str, Result]:
-        results = act(self, actions, key, witness)
+    def lose(
+        self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness, ahead: Ahead
+    ) -> dict[str, Result]:
+        results = act(self, actions, key, witness, ahead)
         if optional and key.startswith("StopApiServers.do."):
             witness.ended("m2", f"{key}.0", actions["m2"][0], lost)
         # the step itself is done, so that the run goes on; but its end was not seen
