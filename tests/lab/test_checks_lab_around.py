@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from runbook.checks import Finding, all_checks
 from runbook.lab import Lab
-from runbook.plan import Cluster, OwnCheck, Plan, Tools, Verify
+from runbook.plan import Cluster, OwnCheck, Plan, Snapshot, Tools, Verify
 from tests.lab import test_checks_lab as kit
 from tests.lab.conftest import eventually
 from tests.lab.test_checks_lab import M, etcdctl, told
@@ -25,6 +27,17 @@ ELSEWHERE = "/root/m"
 def asked(lab: Lab, plan: Plan, *names: str, group: str = "preflight") -> list[Finding]:
     """What these checks say; the hosts must be reached for any of them."""
     return kit.survey(lab, plan, group, [c for c in all_checks(group) if c.id() in ("Reachable", *names)])
+
+
+@contextlib.contextmanager
+def manifest_elsewhere(lab: Lab, host: str, name: str, edit: str) -> Iterator[None]:
+    """A copy of a manifest, edited by sed, where no kubelet reads it."""
+    make = f"mkdir {ELSEWHERE}; sed {shlex.quote(edit)} {M}/{name}.yaml > {ELSEWHERE}/{name}.yaml"
+    lab.exec(host, ["sh", "-ec", make], check=True)
+    try:
+        yield
+    finally:
+        lab.exec(host, ["rm", "-r", ELSEWHERE], check=True)
 
 
 def looking_elsewhere(plan: Plan) -> Plan:
@@ -48,12 +61,9 @@ def test_a_providers_host_is_named(lab: Lab, plan: Plan) -> None:
 
 
 def test_an_api_server_without_an_etcd_of_its_own(lab: Lab, plan: Plan) -> None:
-    make = f"mkdir {ELSEWHERE}; sed 's|servers=https://127.0.0.1|servers=https://10.9.9.9|' {M}/kube-apiserver.yaml"
-    lab.exec("m3", ["sh", "-ec", f"{make} > {ELSEWHERE}/kube-apiserver.yaml"], check=True)
-    try:
+    external = "s|servers=https://127.0.0.1|servers=https://10.9.9.9|"
+    with manifest_elsewhere(lab, "m3", "kube-apiserver", external):
         found = asked(lab, looking_elsewhere(plan), "Distribution")
-    finally:
-        lab.exec("m3", ["rm", "-r", ELSEWHERE], check=True)
     assert told(found) == {("Distribution", "m3", "blocks")}
     assert "its etcd is an external one" in saws(found, "Distribution")
 
@@ -128,12 +138,8 @@ def test_the_token_of_the_cluster_that_lives(lab: Lab, plan: Plan) -> None:
 
 def test_a_quota_that_is_too_small(lab: Lab, plan: Plan) -> None:
     assert told(asked(lab, plan, "Quota")) == set()
-    make = f"mkdir {ELSEWHERE}; sed 's|^    - --data-dir=|    - --quota-backend-bytes=4096\\n&|' {M}/etcd.yaml"
-    lab.exec("m1", ["sh", "-ec", f"{make} > {ELSEWHERE}/etcd.yaml"], check=True)
-    try:
+    with manifest_elsewhere(lab, "m1", "etcd", r"s|^    - --data-dir=|    - --quota-backend-bytes=4096\n&|"):
         found = asked(lab, looking_elsewhere(plan), "Quota")
-    finally:
-        lab.exec("m1", ["rm", "-r", ELSEWHERE], check=True)
     assert told(found) == {("Quota", "m1", "blocks")}
     assert "the restored cluster would refuse every write" in saws(found, "Quota")
 
@@ -145,6 +151,39 @@ def test_objects_that_the_snapshot_lacks(lab: Lab, plan: Plan) -> None:
     found = asked(lab, unknown, "KnownObjects", "SnapshotContent")
     assert {check for check, _, _ in told(found)} == {"KnownObjects"}
     assert "default/never-there" in saws(found, "KnownObjects")
+
+
+EMPTIED = """
+etcd --data-dir data --listen-client-urls http://127.0.0.1:12379 --advertise-client-urls http://127.0.0.1:12379 \\
+  --listen-peer-urls http://127.0.0.1:12380 > log 2>&1 & pid=$!
+ctl() { etcdctl --endpoints=http://127.0.0.1:12379 "$@"; }
+for i in $(seq 50); do ctl endpoint health && break; sleep 0.2; done
+ctl put a b && ctl del a && ctl snapshot save emptied.db
+code=$?
+kill $pid; wait $pid
+exit $code
+"""
+
+
+def test_a_whole_snapshot_of_an_etcd_whose_keys_were_all_deleted(lab: Lab, plan: Plan, tmp_path: Path) -> None:
+    assert told(asked(lab, plan, "SnapshotContent", "SnapshotWhole")) == set()
+    lab.exec("operator", ["sh", "-uc", f"cd {shlex.quote(str(tmp_path))}\n{EMPTIED}"], check=True)
+    there = tmp_path / "emptied.db"
+    emptied = replace(plan, snapshot=Snapshot(f"file://{there}", there))
+    found = asked(lab, emptied, "SnapshotContent", "SnapshotWhole")
+    assert told(found) == {("SnapshotContent", "", "blocks")}
+    assert "holds no live key" in saws(found, "SnapshotContent")
+
+
+def test_a_host_that_is_unplugged_behind_the_restore(lab: Lab, plan: Plan) -> None:
+    assert told(asked(lab, plan, "StillReachable", group="verify")) == set()
+    short = tuple(replace(n, ssh=replace(n.ssh, connect_timeout=2)) for n in plan.nodes)
+    lab.unplug("m2")
+    try:
+        found = asked(lab, replace(plan, nodes=short), "StillReachable", group="verify")
+    finally:
+        lab.plug("m2")
+    assert told(found) == {("StillReachable", "m2", "blocks")}
 
 
 def test_a_node_that_is_not_ready(lab: Lab, plan: Plan) -> None:
