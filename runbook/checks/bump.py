@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, heard
+from runbook.checks.content import fetched
 from runbook.checks.members import own_status, statuses
 from runbook.checks.words import ask, is_node, listed
 from runbook.plan import Plan
@@ -42,7 +43,7 @@ def local_revision(path: Path) -> Result:
 class Bump(Check):
     """The snapshot's revision plus the bump is above the last living revision."""
 
-    order = 45
+    order, slow, fetches = 45, True, True
 
     def asks(self, n: Target) -> Sequence[Command]:
         """The member's revision; where the snapshot lies on this host, the snapshot's."""
@@ -53,8 +54,13 @@ class Bump(Check):
         return [own_status(n), *([status] if there else [])]
 
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
-        """The snapshot's revision, where it is on this machine."""
-        return () if plan.snapshot.node else [local_revision(plan.snapshot.path)]
+        """The snapshot's revision; where it lies on a node, that of the copy that came over."""
+        if not plan.snapshot.node:
+            return [local_revision(plan.snapshot.path)]
+        try:
+            return [Result(0, str(fetched(plan).result().revision))]
+        except (ValueError, OSError) as error:
+            return [Result(1, err=str(error))]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """Watches would otherwise go on at revisions that mean something else now."""
@@ -89,9 +95,9 @@ class Bump(Check):
 
 
 def _snapshot_revision(plan: Plan, answers: Answers) -> int | None:
-    if plan.snapshot.node is None:
-        result = answers[""][0]
-        return int(result.out) if result.ok else None
+    result = answers[""][0]
+    if result.ok:
+        return int(result.out)
     for node, results in heard(answers, plan.nodes):
         if node.name == plan.snapshot.node and len(results) > 1 and results[1].ok:
             try:

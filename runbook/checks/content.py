@@ -1,6 +1,6 @@
-"""What does the snapshot hold? Its content is read from the file itself, where that lies on this machine.
+"""What does the snapshot hold? Its content is read from the file itself.
 
-A snapshot on a node's disk is not: whoever wants these checks fetches it first.
+One on a node's disk is fetched for it, beside the other checks, into a file without a name (``snapshots.fetch``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import subprocess
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, Severity, heard
@@ -18,9 +19,9 @@ from runbook.checks.words import ask, is_node, listed
 from runbook.errors import RunbookError
 from runbook.plan import Plan
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import Changed, Content
+from runbook.snapshots.content import Changed, Content, NotWhole
 from runbook.snapshots.integrity import inspect_once
-from runbook.snapshots.reading import begin
+from runbook.snapshots.reading import Fetched, There, begin, begin_there
 from runbook.step import Binding, Command, Result, Target
 
 NOT_WHOLE, DAMAGED, UNREAD, RESTLESS = 2, 3, 4, 5
@@ -41,27 +42,54 @@ def wanted(plan: Plan) -> Mapping[str, str]:
 
 
 def begin_reading(plan: Plan) -> None:
-    """As early as may be, for the checks that come: it goes on beside everything else."""
+    """As early as may be, for the checks that come: it goes on beside everything else.
+
+    One that lies on a node waits for the checks: whether that host answers, and no other run holds it, is asked first.
+    """
     if plan.snapshot.node is None:
         begin(plan.snapshot.path, tuple(wanted(plan).values()))
 
 
+def named(plan: Plan) -> str:
+    """The snapshot as messages name it: its path, and the node whose disk holds it."""
+    source = plan.snapshot
+    return f"{source.path} on {source.node}" if source.node else str(source.path)
+
+
+def fetched(plan: Plan) -> Future[Fetched]:
+    """The snapshot of a node, which all checks that need it fetch once; errors as of ``reading.begin_there``."""
+    from runbook.hosts.address import Address
+
+    source = plan.snapshot
+    node = plan.node(source.node or "")
+    address = Address.to(node.name, node.host, node.ssh).to_json()
+    keys = tuple(wanted(plan).values())
+    return begin_there(There(address, str(source.path), keys, source.sha256 or "", source.allow_missing_trailer))
+
+
+def _content(plan: Plan) -> Content:
+    source = plan.snapshot
+    if source.node:
+        return fetched(plan).result().content
+    reading = begin(source.path, tuple(wanted(plan).values()))
+    inspect_once(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+    return reading.result()
+
+
 def look(plan: Plan) -> Sequence[Result]:
     """The snapshot's content, and the time now, in seconds since 1970."""
-    source = plan.snapshot
-    reading = begin(source.path, tuple(wanted(plan).values()))
     try:
-        inspect_once(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+        return [Result(0, _content(plan).json()), Result(0, str(time.time()))]
     except RunbookError as error:
         return [Result(NOT_WHOLE, err=error.message)]
-    try:
-        return [Result(0, reading.result().json()), Result(0, str(time.time()))]
+    except NotWhole as error:
+        return [Result(NOT_WHOLE, err=str(error))]
     except Changed as error:
-        return [Result(RESTLESS, err=f"{source.path} {error}")]
+        return [Result(RESTLESS, err=f"{named(plan)} {error}")]
     except NotBolt as error:
-        return [Result(DAMAGED, err=f"{source.path}: its content cannot be read: it {error}")]
+        return [Result(DAMAGED, err=f"{named(plan)}: its content cannot be read: it {error}")]
     except (OSError, subprocess.SubprocessError) as error:
-        return [Result(UNREAD, err=f"{source.path}: its content could not be read: {error}")]
+        return [Result(UNREAD, err=f"{named(plan)}: its content could not be read: {error}")]
 
 
 def shown(kinds: Mapping[str, int], most: int = MOST) -> str:
@@ -79,14 +107,10 @@ def names(them: Sequence[str], most: int = 20) -> str:
 class OfContent(Check):
     """A check of what the snapshot holds."""
 
-    slow = True
-
-    def applies(self, plan: Plan) -> bool:
-        """Only where it lies on this machine."""
-        return plan.snapshot.node is None
+    slow, fetches = True, True
 
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
-        """All checks of the content share one reading."""
+        """All checks of the content share one reading; a snapshot of a node is fetched for it, without a trace."""
         return look(plan)
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
@@ -94,12 +118,8 @@ class OfContent(Check):
         seen, *rest = answers[""]
         if seen.ok:
             yield from self.of(plan, Content.from_json(seen.out), answers, float(rest[0].out))
-        elif isinstance(self, SnapshotContent) and seen.code == DAMAGED:
-            yield self.blocks("", seen.err, "use another snapshot: etcd would fail on this one, or lose keys")
-        elif isinstance(self, SnapshotContent) and seen.code == RESTLESS:
-            yield self.blocks("", seen.err, "wait until nobody writes to it any more, then check again")
-        elif isinstance(self, SnapshotContent) and seen.code == UNREAD:
-            yield self.warns("", seen.err, "what it holds is not known: kinds, encryption, what would be lost")
+        elif isinstance(self, SnapshotContent):
+            yield from self.unread(plan, bound, seen)
 
     @abstractmethod
     def of(self, plan: Plan, content: Content, answers: Answers, now: float) -> Iterator[Finding]:
@@ -111,6 +131,18 @@ class SnapshotContent(OfContent):
 
     order = 41
 
+    def unread(self, plan: Plan, bound: Binding, seen: Result) -> Iterator[Finding]:
+        """Why nothing is known of the content. A host that is silent is the connection check's to tell."""
+        unknown = "what it holds is not known: kinds, encryption, what would be lost"
+        if seen.code == DAMAGED:
+            yield self.blocks("", seen.err, "use another snapshot: etcd would fail on this one, or lose keys")
+        elif seen.code == RESTLESS:
+            yield self.blocks("", seen.err, "wait until nobody writes to it any more, then check again")
+        elif seen.code == UNREAD:
+            yield self.warns("", seen.err, unknown)
+        elif seen.unknown and plan.snapshot.node in bound.absent:
+            yield self.warns("", f"{named(plan)}: the run goes on without that host", unknown)
+
     def asks(self, n: Target) -> Sequence[Command]:
         """What the manifest's image says, and what the member says, as other checks ask it."""
         if not is_node(n):
@@ -119,7 +151,7 @@ class SnapshotContent(OfContent):
 
     def of(self, plan: Plan, content: Content, answers: Answers, now: float) -> Iterator[Finding]:
         """A snapshot of an empty etcd is whole, and restores to nothing."""
-        path = plan.snapshot.path
+        path = named(plan)
         if not content.keys:
             yield self.blocks("", f"{path} holds no live key: all were deleted", "use another snapshot")
             return
@@ -168,7 +200,7 @@ class KnownObjects(OfContent):
 
     def applies(self, plan: Plan) -> bool:
         """Only where the plan names some."""
-        return super().applies(plan) and bool(wanted(plan))
+        return bool(wanted(plan))
 
     def of(self, plan: Plan, content: Content, answers: Answers, now: float) -> Iterator[Finding]:
         """What is not there cannot be read after the restore, and would end the run unverified."""

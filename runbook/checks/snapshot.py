@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, heard
+from runbook.checks.content import fetched
 from runbook.checks.words import ask, on, script, size
 from runbook.errors import RunbookError
 from runbook.plan import Node, Plan
+from runbook.snapshots.content import NotWhole
 from runbook.snapshots.integrity import TRAILER, inspect_once
 from runbook.step import Binding, Command, Result, Target
 
@@ -38,7 +40,7 @@ fi
 class SnapshotWhole(Check):
     """The snapshot is whole, and the one that the plan means."""
 
-    order, slow = 40, True
+    order, slow, fetches = 40, True, True
 
     def asks(self, n: Target) -> Sequence[Command]:
         """Only of the node whose disk holds it."""
@@ -52,42 +54,42 @@ class SnapshotWhole(Check):
         ]
 
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
-        """The file on the responder's machine, read once from beginning to end."""
+        """The file on the responder's machine, or the copy that came over from a node, read from beginning to end."""
         source = plan.snapshot
         if source.node:
-            return ()
+            return [_copy(plan)]
         try:
             facts = inspect_once(
                 source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None
             )
         except RunbookError as error:
             return [Result(1, err=json.dumps({"saw": error.message, "do": " ".join(error.next)}))]
-        told = {"sha256": facts.sha256, "size": facts.size, "revision": facts.revision, "warns": facts.warnings()}
-        return [Result(0, json.dumps(told))]
+        return [Result(0, _told(facts.sha256, facts.size, facts.revision, facts.warnings()))]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
-        """On this machine, or on the node's disk."""
+        """On this machine; or on the node's disk, by what the host says, and then by the copy that came over."""
+        looked = answers[""][0]
         if plan.snapshot.node is None:
-            yield from self._here(plan, bound, answers[""][0])
+            yield from self._looked(plan, bound, "", looked)
         for node, (read, status) in heard(answers, [n for n in plan.nodes if n.name == plan.snapshot.node]):
-            yield from self._there(plan, bound, node, read, status)
+            yield from self._there(plan, bound, node, read, status, looked)
 
-    def _here(self, plan: Plan, bound: Binding, result: Result) -> Iterator[Finding]:
+    def _looked(self, plan: Plan, bound: Binding, host: str, result: Result) -> Iterator[Finding]:
         if not result.ok:
             told = json.loads(result.err)
-            yield self.blocks("", told["saw"], told["do"])
+            yield self.blocks(host, told["saw"], told["do"])
             return
         told = json.loads(result.out)
         path = plan.snapshot.path
-        changed = self._changed(bound, "", str(path), told["sha256"])
+        changed = self._changed(bound, host, str(path), told["sha256"])
         if changed:
             yield changed
         elif told["revision"] == 0:
-            yield self.blocks("", f"{path} holds no key", "use another snapshot")
+            yield self.blocks(host, f"{path} holds no key", "use another snapshot")
         else:
-            yield self.ok("", f"{path}: {size(told['size'])}, revision {told['revision']}, sha256 {told['sha256']}")
+            yield self.ok(host, f"{path}: {size(told['size'])}, revision {told['revision']}, sha256 {told['sha256']}")
         for text in told["warns"]:
-            yield self.warns("", text, "mind it")
+            yield self.warns(host, text, "mind it")
 
     def _changed(self, bound: Binding, host: str, path: str, sha256: str) -> Finding | None:
         """The file may have been replaced since the run was bound to it."""
@@ -96,7 +98,9 @@ class SnapshotWhole(Check):
         saw = f"{path} has the sha256 {sha256}; this run is bound to {bound.sha256}"
         return self.blocks(host, saw, "the file was changed or replaced: put the right one back, or begin a new run")
 
-    def _there(self, plan: Plan, bound: Binding, node: Node, read: Result, status: Result) -> Iterator[Finding]:
+    def _there(
+        self, plan: Plan, bound: Binding, node: Node, read: Result, status: Result, copy: Result
+    ) -> Iterator[Finding]:
         path = str(plan.snapshot.path)
         if path.lower().endswith(".part"):
             do = "wait until the backup is complete, or name one that is"
@@ -113,11 +117,31 @@ class SnapshotWhole(Check):
             yield self.blocks(node.name, f"{path}: {bad}", "use another copy, or another snapshot")
         elif changed:
             yield changed
+        elif copy.ok and (came := json.loads(copy.out)["sha256"]) != facts["whole"]:
+            saw = f"{path} has the sha256 {facts['whole']} there, and what came over here has {came}"
+            yield self.blocks(node.name, saw, "somebody writes to it, or it cannot be read twice alike: check again")
+        elif copy.code in (0, 1):
+            yield from self._looked(plan, bound, node.name, copy)
         elif "trailer" not in facts:
             saw = f"{path} has no checksum at its end: only the plan's sha256 can tell whether it is whole"
             yield self.warns(node.name, saw, "mind it")
         else:
             yield self.ok(node.name, f"{path}: {size(int(facts['size']))}, sha256 {facts['whole']}")
+
+
+def _copy(plan: Plan) -> Result:
+    """What the copy of a node's snapshot is, as of a file here; code 2 where none came, and another check says why."""
+    try:
+        copy = fetched(plan).result()
+    except NotWhole as error:
+        return Result(1, err=json.dumps({"saw": str(error), "do": "use another copy, or another snapshot"}))
+    except (ValueError, OSError) as error:
+        return Result(2, err=str(error))
+    return Result(0, _told(copy.sha256, copy.size, copy.revision, copy.warnings))
+
+
+def _told(sha256: str, octets: int, revision: int, warns: Sequence[str]) -> str:
+    return json.dumps({"sha256": sha256, "size": octets, "revision": revision, "warns": warns})
 
 
 def _damage(plan: Plan, facts: Mapping[str, str]) -> str:

@@ -125,7 +125,14 @@ class _Pass:
             return _Here((), ())
 
     def _look_slowly(self, check: Check, here: dict[str, _Here], broken: dict[str, list[Finding]]) -> None:
-        here[check.id()] = self._here(check, broken)
+        away = self._away(self.plan.snapshot.node or "") if check.fetches else None
+        here[check.id()] = _Here((), (away,)) if away else self._here(check, broken)
+
+    def _away(self, host: str) -> Result | None:
+        """Why this host need not be asked, where it need not: to try once more would take its time once more."""
+        if host and host not in {t.name for t in self.targets}:
+            return Result(None, err=f"{host} is left out")
+        return self.silent.get(host)
 
     def _ask(self, asks: dict[str, dict[str, tuple[Command, ...]]]) -> dict[str, dict[str, tuple[Result, ...]]]:
         """One round trip a host; a command that several checks ask is run once, and all get its answer."""

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from runbook.snapshots.protobuf import renewed, value_at, varint
 
 WRITTEN = 4
 """So many of :func:`touched` tell of the content; the last one changes with the owner and the mode too."""
-DAMAGED, WRITTEN_TO = 3, 4
-"""The reading process's exit codes where the file is no database, or a damaged one; where somebody writes to it."""
+DAMAGED, WRITTEN_TO, NOT_WHOLE = 3, 4, 5
+"""The reading process's exit codes where the file is no database, or a damaged one; where somebody writes to it; and,
+where it had to be fetched first, where it is no whole snapshot, or not the one that was meant."""
 _MOST = 1_200_000
 """Hashes remembered in one pass: some 80 MB."""
 _KINDS = 2000
@@ -45,6 +46,10 @@ _FORMER = {"minions": "nodes", "services/specs": "services", "services/endpoints
 
 class Changed(ValueError):
     """Somebody wrote to the file while it was read."""
+
+
+class NotWhole(ValueError):
+    """The file that was to be fetched is no whole snapshot, or not the one that was meant; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Content:
     asks_for_a_login: bool = False
     has_alarms: bool = False
     touched: tuple[int, ...] = ()
-    """The file's device, inode, size and times, in nanoseconds."""
+    """The file's device, inode, size and times, in nanoseconds; on the host that it was fetched from, where it was."""
 
     @staticmethod
     def from_json(text: str) -> Content:
@@ -151,13 +156,18 @@ def read(path: Path, wanted: Collection[str] = ()) -> Content:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        before = touched(os.fstat(fd))
-        content = _content(Database(fd, before[2] - before[2] % 512), frozenset(w.encode() for w in wanted), before)
-        if touched(os.fstat(fd))[:WRITTEN] != before[:WRITTEN]:
-            raise Changed("was written to while it was read")
-        return content
+        return read_open(fd, wanted)
     finally:
         os.close(fd)
+
+
+def read_open(fd: int, wanted: Collection[str] = ()) -> Content:
+    """As :func:`read`, of a file that is open already."""
+    before = touched(os.fstat(fd))
+    content = _content(Database(fd, before[2] - before[2] % 512), frozenset(w.encode() for w in wanted), before)
+    if touched(os.fstat(fd))[:WRITTEN] != before[:WRITTEN]:
+        raise Changed("was written to while it was read")
+    return content
 
 
 def touched(seen: os.stat_result) -> tuple[int, ...]:
@@ -336,26 +346,32 @@ class _Pass:
                 self.tally.encrypted[told] += 1
 
 
-def main() -> None:
-    """The reading process: path and wanted keys as JSON on standard input, the content on standard output.
+def answer(work: Callable[[dict[str, Any]], str]) -> None:
+    """A reading process: its order as JSON on standard input, what it found out on standard output.
 
-    It ends with the process that wants to know, whose number it is told.
+    It ends with the process that wants to know, whose number is the order's ``parent``.
     """
-    what = json.loads(sys.stdin.read())
+    order = json.loads(sys.stdin.read())
 
     def watch() -> None:
-        while os.getppid() == what["parent"]:
+        while os.getppid() == order["parent"]:
             time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    codes = {Changed: WRITTEN_TO, NotWhole: NOT_WHOLE, NotBolt: DAMAGED}
     try:
-        print(read(Path(what["path"]), what["wanted"]).json())
-    except (NotBolt, Changed) as error:
+        print(work(order))
+    except (Changed, NotWhole, NotBolt) as error:
         print(error, file=sys.stderr)
-        sys.exit(WRITTEN_TO if isinstance(error, Changed) else DAMAGED)
+        sys.exit(codes[type(error)])
     except OSError as error:
-        sys.exit(error.strerror)
+        sys.exit(error.strerror or str(error))
+
+
+def main() -> None:
+    """The reading process of a file of this machine: path and wanted keys in, the content out."""
+    answer(lambda order: read(Path(order["path"]), order["wanted"]).json())
 
 
 if __name__ == "__main__":

@@ -97,11 +97,7 @@ def inspect_file(
     Raises:
         SnapshotDamaged: it is missing, cannot be read, is no snapshot, not whole, or not the one that was meant.
     """
-    if path.name.lower().endswith(".part"):
-        do = "Wait until the backup is complete, or name one that is."
-        raise SnapshotDamaged(
-            path, "part", "its name ends in .part: etcdctl gives that to a snapshot it is writing", do
-        )
+    refuse_part(path)
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -114,6 +110,27 @@ def inspect_file(
         raise SnapshotDamaged(path, "unreadable", f"reading it failed: {e.strerror}", do) from None
     finally:
         os.close(fd)
+
+
+def inspect_open(
+    path: Path, fd: int, *, allow_missing_trailer: bool = False, sha256: str | None = None
+) -> SnapshotFacts:
+    """As ``inspect_file``, of a copy that is open, and has no name on this machine: ``path`` is the original's.
+
+    Raises:
+        SnapshotDamaged: as there.
+        OSError: the copy cannot be read, which says nothing of the original.
+    """
+    return _Reading(path, fd, named=False).facts(allow_missing_trailer, sha256, None)
+
+
+def refuse_part(path: Path) -> None:
+    """Raises SnapshotDamaged for the name of a snapshot that is still being written."""
+    if path.name.lower().endswith(".part"):
+        do = "Wait until the backup is complete, or name one that is."
+        raise SnapshotDamaged(
+            path, "part", "its name ends in .part: etcdctl gives that to a snapshot it is writing", do
+        )
 
 
 _SEEN: dict[tuple[object, ...], Future[SnapshotFacts]] = {}
@@ -171,11 +188,12 @@ def _unopened(path: Path, error: Exception) -> SnapshotDamaged:
 
 
 class _Reading:
-    """One file, open, and what is known of it before it is read."""
+    """One file, open, and what is known of it before it is read. ``named``: it is this machine's ``path``."""
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: Path, fd: int, *, named: bool = True) -> None:
         self.path = path
         self.fd = fd
+        self.named = named
         self.before = os.fstat(fd)
         self.size = self.before.st_size
 
@@ -271,7 +289,7 @@ class _Reading:
     def _unchanged(self) -> None:
         now = os.fstat(self.fd)
         try:
-            there = os.stat(self.path)
+            there = os.stat(self.path) if self.named else now
         except OSError:
             raise self._changed("its name is gone") from None
         if (now.st_size, now.st_mtime_ns) != (self.size, self.before.st_mtime_ns):

@@ -1,7 +1,7 @@
 """Reading a snapshot's content beside other work: in a process of its own, once, and begun as early as may be.
 
 In a process of its own because it is all computing: in a thread, it would slow down the connections to the hosts, and
-its memory would stay with the program.
+its memory would stay with the program. One that lies on a host is fetched by that process first (``fetch``).
 """
 
 from __future__ import annotations
@@ -11,18 +11,66 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from runbook.snapshots.bolt import NotBolt
-from runbook.snapshots.content import DAMAGED, WRITTEN, WRITTEN_TO, Changed, Content, touched
+from runbook.snapshots.content import DAMAGED, NOT_WHOLE, WRITTEN, WRITTEN_TO, Changed, Content, NotWhole, touched
+from runbook.tables import duration
 
 LONGEST = 600.0
-"""Seconds for the largest snapshot that etcd allows, on a slow disk."""
+"""Seconds for the largest snapshot that etcd allows, on a slow disk; and for one to be fetched, over a slow link."""
 
+T = TypeVar("T")
 _Key = tuple[Path, tuple[str, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class There:
+    """A snapshot on a host's disk: what the process that fetches it is told.
+
+    ``address`` is the host's, as :meth:`runbook.hosts.address.Address.to_json` writes it. ``wanted`` are keys of etcd.
+    ``sha256`` and ``allow_missing_trailer`` are the plan's; "" where it says none.
+    """
+
+    address: str
+    path: str
+    wanted: tuple[str, ...] = ()
+    sha256: str = ""
+    allow_missing_trailer: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a snapshot of a host is and holds, by the copy that came over: whole, and the one that the plan means.
+
+    ``size`` in bytes, ``sha256`` of all that came, in hex; ``warnings`` are those of
+    :meth:`runbook.snapshots.integrity.SnapshotFacts.warnings`.
+    """
+
+    sha256: str
+    size: int
+    revision: int
+    warnings: tuple[str, ...]
+    content: Content
+
+    @staticmethod
+    def from_json(text: str) -> Fetched:
+        """What :meth:`json` wrote."""
+        value: dict[str, Any] = json.loads(text)
+        value["warnings"] = tuple(value["warnings"])
+        return Fetched(**value | {"content": Content.from_json(value["content"])})
+
+    def json(self) -> str:
+        """As one line."""
+        return json.dumps(vars(self) | {"content": self.content.json()})
+
+
 _BEGUN: dict[_Key, Future[Content]] = {}
+_UNDER_WAY: dict[There, Future[Fetched]] = {}
 _LOCK = threading.Lock()
 
 
@@ -39,25 +87,61 @@ def begin(path: Path, wanted: Sequence[str] = ()) -> Future[Content]:
         return failed
     with _LOCK:
         if key not in _BEGUN:
-            _BEGUN[key] = Future()
-            # a daemon: Ctrl-C is not kept waiting for it
-            threading.Thread(target=_run, args=(key, _BEGUN[key]), daemon=True).start()
+            _BEGUN[key] = _beside(lambda: _read(*key))
         return _BEGUN[key]
 
 
-def _run(key: _Key, told: Future[Content]) -> None:
-    try:
-        told.set_result(_read(*key))
-    except Exception as error:  # it belongs to whoever asks for the result
-        told.set_exception(error)
+def begin_there(there: There) -> Future[Fetched]:
+    """Begin to fetch a snapshot of a host and to read it; whoever asks while that is under way gets the same answer.
+
+    Not whoever asks later: whether the file is still the same there, only the host could say. The future raises
+    NotWhole, NotBolt or Changed, or OSError where it could not be fetched or read; the message says why.
+    """
+
+    def work() -> Fetched:
+        try:
+            return Fetched.from_json(_process("runbook.snapshots.fetch", asdict(there)))
+        except subprocess.TimeoutExpired:
+            raise OSError(f"it has not come over within {duration(LONGEST)}") from None
+        finally:
+            with _LOCK:
+                del _UNDER_WAY[there]
+
+    with _LOCK:
+        if there not in _UNDER_WAY:
+            _UNDER_WAY[there] = _beside(work)
+        return _UNDER_WAY[there]
+
+
+def _beside(work: Callable[[], T]) -> Future[T]:
+    told: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            told.set_result(work())
+        except Exception as error:  # it belongs to whoever asks for the result
+            told.set_exception(error)
+
+    # a daemon: Ctrl-C is not kept waiting for it
+    threading.Thread(target=run, daemon=True).start()
+    return told
 
 
 def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Content:
+    told = _process("runbook.snapshots.content", {"path": str(path.absolute()), "wanted": wanted})
+    content = Content.from_json(told)
+    if content.touched[:WRITTEN] != before[:WRITTEN]:
+        raise Changed("was written to, or replaced, while it was read")
+    return content
+
+
+def _process(module: str, order: Mapping[str, Any]) -> str:
+    """What a reading process says. Raises what its exit code means; it has ended in any case."""
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "runbook.snapshots.content"],
-        input=json.dumps({"path": str(path.absolute()), "wanted": wanted, "parent": os.getpid()}),
+        [sys.executable, "-P", "-m", module],
+        input=json.dumps({**order, "parent": os.getpid()}),
         capture_output=True,
         text=True,
         timeout=LONGEST,
@@ -65,13 +149,9 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
         env={**os.environ, "PYTHONPATH": paths},
     )
     said = done.stderr.strip().rpartition("\n")[2][:500]
-    if done.returncode == DAMAGED:
-        raise NotBolt(said)
-    if done.returncode == WRITTEN_TO:
-        raise Changed(said)
+    kind = {DAMAGED: NotBolt, WRITTEN_TO: Changed, NOT_WHOLE: NotWhole}.get(done.returncode)
+    if kind:
+        raise kind(said)
     if done.returncode:
         raise OSError(f"{said or 'the reading process died'} (exit {done.returncode})")
-    content = Content.from_json(done.stdout)
-    if content.touched[:WRITTEN] != before[:WRITTEN]:
-        raise Changed("was written to, or replaced, while it was read")
-    return content
+    return done.stdout

@@ -1,0 +1,139 @@
+"""Fetching a snapshot that lies on a host, to read what it holds: the reading process for ``host://`` snapshots.
+
+All of it comes over, in one stream, and is then read as any file of this machine. A host need not have Python, so it
+cannot read its own; to read only the pages that are needed takes nearly all of them (each key's newest revision is
+somewhere in the bucket ``key``), one round trip after the other. A run brings the file over in any case, to pass it on.
+
+A snapshot is every Secret of the cluster. So the copy never has a name: nobody else can open it, and it is gone with
+this process, however that ends. It lies where ``TMPDIR`` says, or else below ``/var/tmp``: on a disk, for what lies in
+memory there may be no room.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from runbook.hosts import errands
+from runbook.hosts.address import Address
+from runbook.hosts.connection import Link
+from runbook.hosts.transfer import NodeFile, SourceTrouble
+from runbook.snapshots.bolt import MAGIC
+from runbook.snapshots.content import Changed, NotWhole, answer, read_open
+from runbook.snapshots.integrity import SnapshotDamaged, inspect_open, refuse_part
+from runbook.snapshots.reading import Fetched, There
+from runbook.step import Command, Result
+
+CHUNK = 1 << 20
+RESERVE = 64 << 20
+"""Bytes that must stay free on this machine's disk."""
+
+LOOK = r"""
+set -u
+[ -f "$1" ] || { echo "there is no such file" >&2; exit 3; }
+stat -L -c '%d %i %s %Y %Z %y' -- "$1" || exit 4
+od -A n -t x1 -j 16 -N 4 -- "$1" | tr -d ' \n'
+"""
+"""What changes where somebody writes to the file or replaces it, as ``snapshots.content.touched`` has it, with the date
+once more for its fractions; and what every database of etcd has at byte 16."""
+
+
+def fetch(there: There) -> Fetched:
+    """Fetch it, prove that it is whole, and read it.
+
+    Raises:
+        NotWhole: it is no whole snapshot, or not the one that the plan means, or not there.
+        NotBolt: it is whole, and its database is damaged.
+        Changed: it was written to meanwhile.
+        OSError: it could not be fetched, or not be read here.
+    """
+    link = Link(Address.from_json(there.address))
+    path = Path(there.path)
+    try:
+        refuse_part(path)
+        before = _seen(link, path)
+        with _room(before[2]) as copy:
+            _stream(link, path, copy, before)
+            trailer = there.allow_missing_trailer
+            facts = inspect_open(path, copy.fileno(), allow_missing_trailer=trailer, sha256=there.sha256 or None)
+            content = replace(read_open(copy.fileno(), there.wanted), touched=before)
+    except SnapshotDamaged as error:
+        raise NotWhole(error.message) from error
+    finally:
+        link.drop()
+    return Fetched(facts.sha256, facts.size, facts.revision, facts.warnings(), content)
+
+
+def _ask(link: Link, path: Path) -> Result:
+    command = Command(("sh", "-c", LOOK, "runbook", str(path)), 20.0, changes=False)
+    return errands.ask(link, [command])[0]
+
+
+def _seen(link: Link, path: Path) -> tuple[int, ...]:
+    """What the host says of the file, so that nothing is fetched that is no snapshot."""
+    result = _ask(link, path)
+    if result.code == 3:
+        raise NotWhole(f"{path}: {result.tail()}")
+    if not result.ok:
+        raise OSError(result.tail() or f"it cannot be looked at (exit code {result.code})")
+    touched, magic = _parsed(result.out)
+    if magic != MAGIC.to_bytes(4, "little").hex():
+        raise NotWhole(f"{path}: it is no etcd snapshot: bbolt's magic number is not where it belongs")
+    return touched
+
+
+def _parsed(text: str) -> tuple[tuple[int, ...], str]:
+    """Device, inode, size, and both times in nanoseconds; and the magic number in hex."""
+    line, _, magic = text.partition("\n")
+    words = line.split(maxsplit=5)
+    if len(words) < 6 or not all(word.isdecimal() for word in words[:5]):
+        raise OSError(f"the host's stat says {line[:80]!r}")
+    device, inode, size, written, status = map(int, words[:5])
+    fraction = re.search(r":\d\d\.(\d{1,9})", words[5])
+    # a stat without fractions leaves the second's end: a Lease that was renewed in that second is no younger
+    rest = int(fraction[1].ljust(9, "0")) if fraction else 10**9 - 1
+    return (device, inode, size, written * 10**9 + rest, status * 10**9), magic.strip()
+
+
+def _room(size: int) -> IO[bytes]:
+    """A file without a name for so many bytes. Raises OSError where there is no room for it."""
+    usual = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else tempfile.gettempdir()  # noqa: S108
+    place = os.environ.get("TMPDIR") or usual
+    disk = os.statvfs(place)
+    free = disk.f_bavail * disk.f_frsize
+    if free < size + RESERVE:
+        told = f"{free >> 20} MiB are free in {place} on this machine"
+        raise OSError(f"{told}, and for a while it needs {size + RESERVE >> 20} MiB; TMPDIR may name another place")
+    return tempfile.TemporaryFile(dir=place)
+
+
+def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) -> None:
+    """All of it. Where it has changed meanwhile, that is the reason, whatever else went wrong."""
+    source, trouble = NodeFile(link, str(path)), None
+    try:
+        source.open()
+        for chunk in source.chunks(CHUNK):
+            copy.write(chunk)
+    except SourceTrouble as error:
+        trouble = OSError(str(error))
+    finally:
+        source.close()
+    copy.flush()
+    after = _ask(link, path)
+    if not after.unknown and (not after.ok or _parsed(after.out)[0] != before):
+        raise Changed("was written to, or replaced, while it was fetched")
+    if trouble:
+        raise trouble
+
+
+def _work(order: dict[str, Any]) -> str:
+    given = {name: order[name] for name in There.__dataclass_fields__}
+    return fetch(There(**given | {"wanted": tuple(order["wanted"])})).json()
+
+
+if __name__ == "__main__":
+    answer(_work)
