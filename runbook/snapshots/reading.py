@@ -153,5 +153,5 @@ def _process(module: str, order: Mapping[str, Any]) -> str:
     if kind:
         raise kind(said)
     if done.returncode:
-        raise OSError(f"{said or 'the reading process died'} (exit {done.returncode})")
+        raise OSError(said if said and done.returncode == 1 else f"the reading process died (exit {done.returncode})")
     return done.stdout

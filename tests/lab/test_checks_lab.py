@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -424,35 +425,49 @@ def test_what_would_be_lost_and_nothing_of_it_right_after_the_snapshot(lab: Lab,
 SECRET = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U="
 
 
-def test_encrypted_values_need_their_keys_on_every_host(lab: Lab, plan: Plan, tmp_path: Path) -> None:
-    """The manifests are looked for elsewhere, so that the lab's own API servers need not know the flag."""
-    head = "kind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n"
-    keys = f"  - aescbc: {{keys: [{{name: NAME, secret: {SECRET}}}]}}\n  - identity: {{}}\n"
+def encrypted(lab: Lab, to: Path) -> Path:
+    """A snapshot with one encrypted Secret, whose key is called key1."""
     try:
         etcdctl(lab, "put", "/registry/secrets/default/enc", f"k8s:enc:aescbc:v1:key1:{SECRET}")
-        path = lab.snapshot(tmp_path / "enc.db")
+        return lab.snapshot(to)
     finally:
         etcdctl(lab, "del", "/registry/secrets/default/enc")
+
+
+@contextlib.contextmanager
+def configured(lab: Lab, plan: Plan) -> Iterator[Plan]:
+    """The plan on hosts of which all but the third have key1.
+
+    The manifests are looked for elsewhere, so that the lab's own API servers need not know the flag.
+    """
+    head = "kind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n"
+    keys = f"  - aescbc: {{keys: [{{name: NAME, secret: {SECRET}}}]}}\n  - identity: {{}}\n"
     make = (
         f"mkdir -p /root/m {PKI}/enc; cp {M}/*.yaml /root/m; printf %s {{}} > {PKI}/enc/c.yaml; "
         f"sed -i 's|^    - --etcd-servers=|    - --encryption-provider-config={PKI}/enc/c.yaml\\n&|' /root/m/kube-api*"
     )
-    nodes = tuple(replace(n, paths=replace(n.paths, manifests="/root/m")) for n in plan.nodes)
-    there = replace(plan, nodes=nodes, snapshot=Snapshot(str(path), path))
-    checks = [c for c in all_checks("preflight") if c.id() in ("Reachable", "Encryption")]
     try:
         for node, name in zip(plan.nodes, ("key1", "key1", "key2"), strict=True):
             text = shlex.quote(head + keys.replace("NAME", name))
             lab.exec(node.name, ["sh", "-ec", make.replace("{}", text)], check=True)
-        found = survey(lab, there, checks=checks)
+        nodes = tuple(replace(n, paths=replace(n.paths, manifests="/root/m")) for n in plan.nodes)
+        yield replace(plan, nodes=nodes)
     finally:
         for node in plan.nodes:
             lab.exec(node.name, ["rm", "-rf", "/root/m", f"{PKI}/enc"])
+
+
+def test_encrypted_values_need_their_keys_on_every_host(lab: Lab, plan: Plan, tmp_path: Path) -> None:
+    path = encrypted(lab, tmp_path / "enc.db")
+    plan = replace(plan, snapshot=Snapshot(str(path), path))
+    checks = [c for c in all_checks("preflight") if c.id() in ("Reachable", "Encryption")]
+    with configured(lab, plan) as there:
+        found = survey(lab, there, checks=checks)
     assert told(found) == {("Encryption", "m3", "blocks")}
     assert not any(SECRET in f.saw + f.do for f in found)
     (missing,) = [f for f in found if f.severity is Severity.BLOCKS]
     assert "aescbc key1 (1 secrets)" in missing.saw
-    bare = survey(lab, replace(plan, snapshot=there.snapshot), checks=checks)
+    bare = survey(lab, plan, checks=checks)
     assert told(bare) == {("Encryption", n.name, "blocks") for n in plan.nodes}
 
 

@@ -136,12 +136,14 @@ def keyspace(
     meta: Mapping[bytes, bytes] | None = None,
     members: Mapping[bytes, bytes] | None = None,
     cluster: Mapping[bytes, bytes] | None = None,
+    **more: Mapping[bytes, bytes],
 ) -> bytes:
-    """A bbolt file with this history; ``meta``, ``members`` and ``cluster`` are these buckets."""
+    """A bbolt file with this history; ``meta``, ``members`` and ``cluster`` are these buckets, as are ``more``."""
     writer = Writer(page_size)
     entries = [(0, revision(m, 0, v is None), key_value(k, v, m, m)) for m, k, v in history]
     root: list[Entry] = [(1, b"key", struct.pack("<QQ", writer.tree(entries, fan), 0))]
-    for name, held in ((b"meta", meta), (b"members", members), (b"cluster", cluster)):
+    others = [(name.encode(), bucket) for name, bucket in more.items()]
+    for name, held in ((b"meta", meta), (b"members", members), (b"cluster", cluster), *others):
         pairs = [(0, key, value) for key, value in sorted((held or {}).items())]
         root.append((1, name, struct.pack("<QQ", writer.tree(pairs, 64), 0)))
     return writer.file(writer.tree(sorted(root, key=lambda e: e[1]), 8))

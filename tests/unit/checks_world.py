@@ -11,11 +11,13 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +28,7 @@ from runbook.checks import (
     Finding,
     Severity,
     certificates,
+    content,
     disk,
     distribution,
     encryption,
@@ -46,7 +49,11 @@ from runbook.checks import (
 )
 from runbook.checks import snapshot as snapshot_check
 from runbook.checks.survey import inspect
+from runbook.hosts.address import Address
 from runbook.plan import Cluster, Node, Paths, Plan, Snapshot, Ssh, Timeouts, Verify, Worker
+from runbook.snapshots.content import read
+from runbook.snapshots.integrity import inspect_file
+from runbook.snapshots.reading import Fetched, There
 from runbook.step import Action, Binding, Command, Result, Target
 from runbook.transport import Witness
 
@@ -379,6 +386,35 @@ class FakeClock:
         self.now += seconds
 
 
+@dataclass
+class Fetching:
+    """Stands for the process that fetches: it brings this file, with the sum that the host tells, or fails."""
+
+    path: Path = DB
+    sha256: str = "a" * 64
+    fails: Exception | None = None
+    asked: list[There] = field(default_factory=list)
+
+    def __call__(self, there: There) -> Future[Fetched]:
+        self.asked.append(there)
+        future: Future[Fetched] = Future()
+        if self.fails:
+            future.set_exception(self.fails)
+        else:
+            future.set_result(self._copy(there))
+        return future
+
+    def _copy(self, there: There) -> Fetched:
+        facts = inspect_file(self.path, allow_missing_trailer=there.allow_missing_trailer)
+        warnings = (f"{there.path} has no checksum at its end",) if there.allow_missing_trailer else facts.warnings()
+        return Fetched(self.sha256, facts.size, facts.revision, warnings, read(self.path, there.wanted))
+
+    @property
+    def hosts(self) -> set[str]:
+        """Of which hosts something was fetched, by their destinations."""
+        return {Address.from_json(there.address).host for there in self.asked}
+
+
 def findings(
     *changes: Change,
     group: str = "preflight",
@@ -386,11 +422,14 @@ def findings(
     bound: Binding = BOUND,
     silent: Sequence[str] = (),
     hosts: FakeHosts | None = None,
+    fetching: Fetching | None = None,
 ) -> list[Finding]:
     """All findings of the group on hosts that answer so."""
     fake = hosts or FakeHosts(plan, changes, silent)
     targets = [Target(plan, bound, p) for p in places(plan) if p.name not in bound.absent]
-    return inspect(group, plan, bound, fake, targets, FakeClock())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "begin_there", fetching or Fetching())
+        return inspect(group, plan, bound, fake, targets, FakeClock())
 
 
 def bad(found: Sequence[Finding]) -> list[Finding]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook.checks import Finding, Severity, content, encryption, lost
+from runbook.checks import Finding, Severity, content, lost
 from runbook.checks.words import script
 from runbook.plan import Cluster, Plan, Snapshot, Verify
 from runbook.snapshots.content import Content
@@ -100,12 +100,6 @@ def test_the_plans_known_objects() -> None:
     assert told.severity is WARNS
     assert told.saw == "not in the snapshot: Secret default/none, ClusterRoleBinding/none, rolebinding/a/b"
     assert not content.KnownObjects().applies(replace(PLAN, verify=Verify()))
-
-
-def test_a_snapshot_on_a_node_is_not_looked_into() -> None:
-    there = replace(PLAN, snapshot=Snapshot("host://m2/x", Path("/x"), node="m2"))
-    checks = (content.SnapshotContent, content.KnownObjects, encryption.Encryption, lost.WhatIsLost)
-    assert not any(check().applies(there) for check in checks)
 
 
 def test_at_most_so_many_are_named() -> None:

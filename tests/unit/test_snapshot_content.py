@@ -274,7 +274,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 20_000)
     with pytest.raises(NotBolt, match="has no bbolt magic number"):
         reading.begin(path).result(30)
-    with pytest.raises(OSError, match=r"Is a directory|exit 1"):
+    with pytest.raises(OSError, match="Is a directory"):
         reading.begin(tmp_path).result(30)
 
 
