@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook.hosts import errands
 from runbook.hosts.address import Address
 from runbook.hosts.transfer import SourceTrouble
 from runbook.snapshots import fetch, reading
@@ -78,7 +79,7 @@ class File:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host()
-    monkeypatch.setattr(fetch.errands, "ask", made.ask)
+    monkeypatch.setattr(errands, "ask", made.ask)
     monkeypatch.setattr(fetch, "NodeFile", made.file)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
