@@ -22,7 +22,10 @@ from runbook.snapshots.content import DAMAGED, NOT_WHOLE, WRITTEN, WRITTEN_TO, C
 from runbook.tables import duration
 
 LONGEST = 600.0
-"""Seconds for the largest snapshot that etcd allows, on a slow disk; and for one to be fetched, over a slow link."""
+"""Seconds for the largest snapshot that etcd allows, on a slow disk."""
+PATIENCE = 180.0
+"""Seconds for one to be fetched and read. A link that is too slow for that keeps nobody from a restore for longer: what
+the snapshot holds is then not known, and a warning says so."""
 
 T = TypeVar("T")
 _Key = tuple[Path, tuple[str, ...], tuple[int, ...]]
@@ -100,9 +103,9 @@ def begin_there(there: There) -> Future[Fetched]:
 
     def work() -> Fetched:
         try:
-            return Fetched.from_json(_process("runbook.snapshots.fetch", asdict(there)))
+            return Fetched.from_json(_process("runbook.snapshots.fetch", asdict(there), PATIENCE))
         except subprocess.TimeoutExpired:
-            raise OSError(f"it has not come over within {duration(LONGEST)}") from None
+            raise OSError(f"it has not come over within {duration(PATIENCE)}") from None
         finally:
             with _LOCK:
                 del _UNDER_WAY[there]
@@ -135,7 +138,7 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
     return content
 
 
-def _process(module: str, order: Mapping[str, Any]) -> str:
+def _process(module: str, order: Mapping[str, Any], seconds: float = LONGEST) -> str:
     """What a reading process says. Raises what its exit code means; it has ended in any case."""
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
@@ -144,7 +147,7 @@ def _process(module: str, order: Mapping[str, Any]) -> str:
         input=json.dumps({**order, "parent": os.getpid()}),
         capture_output=True,
         text=True,
-        timeout=LONGEST,
+        timeout=seconds,
         check=False,
         env={**os.environ, "PYTHONPATH": paths},
     )

@@ -264,7 +264,7 @@ def test_a_host_that_cannot_be_reached_is_named(mute: There) -> None:
 
 
 def test_it_takes_no_longer_than_it_may(mute: There, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LONGEST", 1.0)
+    monkeypatch.setattr(reading, "PATIENCE", 1.0)
     with pytest.raises(OSError, match="it has not come over within 1 s"):
         begin_there(mute).result(30)
 
