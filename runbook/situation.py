@@ -273,8 +273,8 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
 
 
 def _anew(past: Replay) -> tuple[str, ...]:
-    plan = plan_file(past)
-    return f"runbook preview --check {plan}", f"runbook run {plan}"
+    words = " ".join([plan_file(past), *(f"--without {name}" for name in past.absent)])
+    return f"runbook preview --check {words}", f"runbook run {words}"
 
 
 def _forward(past: Replay, run: str) -> tuple[str, ...]:

@@ -133,12 +133,6 @@ def test_a_lock_that_nobody_can_read(desk: Desk) -> None:
     assert typed.next[0].endswith(f" root@10.0.1.10 rm {LOCK}   # only once you know who made it")
 
 
-def test_a_digest_approves_the_whole_plan_only(desk: Desk) -> None:
-    typed = desk.type("run", str(desk.plan_path), "--approve", "0" * 64, "--without", "m3", code=2)
-    assert "--approve with --without" in typed.err
-    assert typed.next == [f"runbook run {desk.quoted} --yes --without=m3"]
-
-
 # A run that is refused.
 
 
