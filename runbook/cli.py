@@ -129,7 +129,8 @@ def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
             click.echo(json.dumps(result))
         return
     down = f"; the control plane was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
-    sentences = closing("", situation.meaning(past), situation.advice(past, past.run))
+    true = situation.remembered(past, past.run)["true"] if word else ""
+    sentences = closing(true, situation.meaning(past), situation.advice(past, past.run))
     click.echo("\n".join([f"{past.run}: {word or said or past.state}{down}", *sentences]))
 
 

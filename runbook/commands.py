@@ -206,7 +206,7 @@ def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
     lacking = missing_files(plan, own, copy)
     if lacking:
         message = findings.reason("this machine cannot log in to the hosts", findings.grouped(lacking))
-        raise Halted(message, **situation.describe(past, run.id))
+        raise Halted(message, **situation.remembered(past, run.id))
 
 
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
@@ -286,7 +286,7 @@ def _go_on(engine: Engine, journal: Journal) -> None:
             raise UsageError(
                 "going on with this rollback throws away what the restored cluster was told, "
                 "and nobody agreed to that in this journal: it needs --discard-writes; nothing was changed just now",
-                **situation.describe(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
+                **situation.remembered(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
             )
         why = past.rollback_why
         engine.backward(why or "resumed")

@@ -11,7 +11,7 @@ from runbook.errors import NOTE, bare
 from runbook.held import in_words
 from runbook.lifecycle import FINISHED, Verdict, View
 from runbook.replay import Replay
-from runbook.tables import duration
+from runbook.tables import duration, stamp
 
 
 class Sentences(TypedDict):
@@ -25,6 +25,18 @@ class Sentences(TypedDict):
 def describe(past: Replay, run: str, views: Mapping[str, View] | None = None) -> Sentences:
     """The sentences for where the run stands; ``views`` is what the hosts said last, where the journal has it not."""
     return {"true": _true(past, views or {}), "means": meaning(past), "next": advice(past, run)}
+
+
+def remembered(past: Replay, run: str) -> Sentences:
+    """The sentences by the journal alone, where no host is asked: what is true is told as of when one last answered."""
+    ends = past.lines[-1]["at"] if past.lines else ""
+    heard = max((fact.at for fact in facts.gather(past.lines, past).values()), default="")
+    true = _true(past, {}, "it did not answer at last")
+    if heard:
+        true = f"as of {stamp(heard)}, when a host last answered this machine:\n{true}"
+    elif ends:
+        true = f"as of {stamp(ends)}, when this machine's journal ends:\n{true}"
+    return {**describe(past, run), "true": true}
 
 
 def not_back(past: Replay, run: str, views: Mapping[str, View], lost: Sequence[str] = ()) -> Sentences:
@@ -92,13 +104,13 @@ def plan_file(past: Replay) -> str:
 # What is true.
 
 
-def _true(past: Replay, views: Mapping[str, View]) -> str:
+def _true(past: Replay, views: Mapping[str, View], silence: str = "it does not answer now") -> str:
     known = facts.gather(past.lines, past)
     known |= {host: facts.Fact() for host in views if host and host not in known}
     silent = {h for h, fact in known.items() if fact.silent} | {
         h for h, view in views.items() if view.verdict is Verdict.UNKNOWN
     }
-    said = [(h, f"{fact.known}{'; it does not answer now' if h in silent else ''}") for h, fact in known.items()]
+    said = [(h, f"{fact.known}{f'; {silence}' if h in silent else ''}") for h, fact in known.items()]
     return "\n".join(facts.together(said)) or "nothing was done on any host"
 
 

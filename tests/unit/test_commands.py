@@ -327,6 +327,9 @@ def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> 
         assert "only where that machine is lost" in text
         assert "runbook resume" not in text
         assert "without this machine: what is known of it here is old" in text
+    typed = desk.type("finish", run.id, "--yes", code=2)
+    assert f"{run.id} was outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
+    assert " UTC, when a host last answered this machine:\n" in typed.err.partition("What is true:  as of 20")[2]
 
 
 def test_a_rollback_whose_consent_nobody_knows_asks_for_it(desk: Desk) -> None:
@@ -467,6 +470,11 @@ def test_a_rollback_without_consent_is_not_sent_to_resume(desk: Desk) -> None:
     assert typed.next[0].startswith(f"runbook rollback {run.id} --discard-writes")
     assert "resume" not in typed.err
     assert "nothing was changed just now" in typed.err
+
+
+def test_where_there_is_nothing_to_do_no_host_was_asked_and_it_says_so(desk: Desk) -> None:
+    desk.restore()
+    assert "\nWhat is true:  as of 20" in desk.type("resume").out
 
 
 def test_one_command_has_one_result_line(desk: Desk) -> None:
