@@ -98,6 +98,7 @@ def _told(made: Made, out: Path | None) -> str:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
+    next_ = [f"{command}{NOTE}its kubelet starts etcd from it then" for command in made.draft.put_back] + next_
     return "\n".join([head, *closing("no host is changed", "", next_)])
 
 
@@ -214,6 +215,8 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     from runbook.tables import visible
 
     name = shlex.quote(str(out or "plan.yaml"))
+    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
+    again = _command(hosts, draft.ssh, snapshot, out)
     text = render(draft, seen, __version__, datetime.now(UTC), name)
     try:
         plan, problems = planfile.read(text.encode(), out or Path("plan.yaml"))
@@ -223,13 +226,11 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
             f"what the hosts say makes no valid plan:\n{visible(told)}",
             true="no host is changed, and no plan was written",
             means="a value that a host's own files hold cannot stand in a plan, or two of them contradict each other",
-            next=("runbook init …   # after mending it there, or with the hosts that belong to the cluster",),
+            next=(f"{again}{NOTE}after mending it there, or with the hosts that belong to the cluster",),
         ) from error
     if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
-    again = _command(hosts, draft.ssh, snapshot, out)
     return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
 
 
