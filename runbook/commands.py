@@ -360,6 +360,7 @@ def adopt(
 ) -> tuple[dict[str, Any], str]:
     """Take a run over on this machine; what came of it, as a document and as text."""
     from runbook import status, takeover
+    from runbook.adopt import Typed
     from runbook.connecting import enter_lab
     from runbook.hosts import connect
 
@@ -374,7 +375,7 @@ def adopt(
         enter_lab(there[0].plan)
         return connect(there, claim)
 
-    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected, kubeadm().steps)
+    done = takeover.take_over(Typed(tuple(hosts), given, workspace, wanted), ssh, connected, kubeadm().steps)
     document = status.document(done.run.lines(), done.past, None)
     document |= {"from": done.choice.source, "differs": list(done.choice.differs)}
     document |= {"informed": list(done.informed), "not_informed": dict(done.silent)}

@@ -6,11 +6,10 @@ While it does, nothing else that looks wrong on the hosts says anything: it may 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runbook.errors import NOTE, Held
+from runbook.errors import NOTE, Held, command
 from runbook.plan import Node, Paths, Worker
 from runbook.tables import duration, stamp
 from runbook.transport import LOCK
@@ -138,8 +137,7 @@ def adoption(place: Node | Worker, run: str, workspace: str = "", *, without: st
         "--jump": ssh.jump or "",
         "--workspace": workspace if workspace != Paths().workspace else "",
     }
-    words = [word for option, value in options.items() if value and option != without for word in (option, value)]
-    return shlex.join(["runbook", "adopt", *words])
+    return command(("runbook", "adopt"), options | {without: ""})
 
 
 def _removal(n: Target, why: str = "only once you know who made it") -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing
+from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing, command
 
 if TYPE_CHECKING:
     from runbook.discovery.draft import Draft
@@ -98,7 +98,7 @@ def _told(made: Made, out: Path | None) -> str:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
-    next_ = [f"{command}{NOTE}its kubelet starts etcd from it then" for command in made.draft.put_back] + next_
+    next_ = [f"{back}{NOTE}its kubelet starts etcd from it then" for back in made.draft.put_back] + next_
     return "\n".join([head, *closing("no host is changed", "", next_)])
 
 
@@ -246,9 +246,8 @@ def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) ->
         "--snapshot": snapshot,
         "-o": str(out or ""),
     }
-    words = [w for option, value in options.items() if value for w in (option, value)]
-    force = ["--force"] if out else []
-    return shlex.join(["runbook", "init", *(w for h in hosts for w in ("--host", h)), *words, *force])
+    words = ["runbook", "init", *(w for h in hosts for w in ("--host", h))]
+    return f"{command(words, options)}{' --force' if out else ''}"
 
 
 def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
