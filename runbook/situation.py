@@ -260,21 +260,25 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
         return (*told, later) if past.left else told
     if past.finishing and past.state != "rolling-back":  # there it is the rollback's own
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
-    if past.absent and past.state in ("complete", "rolled-back"):
-        gives = f"once {', '.join(past.absent)} is back: it gets the steps that it is owed"
-        return (f"{owing(past, run)}{NOTE}{gives}", f"runbook finish {run} --accept{NOTE}closes the run without it")
     report = f"runbook report {run}{NOTE}the timeline, for the post-mortem"
-    accepted = "with it the way back"
+    removes = "removes the old data, and with it the way back"
+    if past.absent and past.state in ("complete", "rolled-back"):
+        names, complete = ", ".join(past.absent), past.state == "complete"
+        gives = f"{owing(past, run)}{NOTE}once {names} is back: it gets the steps that it is owed"
+        closes = (
+            f"runbook finish {run} --accept{NOTE}closes the run without {names}{f': {removes}' if complete else ''}"
+        )
+        return (gives, report, closes, *([back(past, run)] if complete else []))
     by_state: dict[str, tuple[str, ...]] = {
         "complete": (
             report,
-            f"runbook finish {run}{NOTE}when the cluster is well: removes the old data, and {accepted}",
+            f"runbook finish {run}{NOTE}when the cluster is well: {removes}",
             back(past, run),
         ),
         "unverified": (
             f"runbook resume {run}{NOTE}checks again",
             _with_plan(past, run, "after other spec.verify settings were written there"),
-            f"runbook finish {run} --accept{NOTE}accepts it as it is: removes the old data, and {accepted}",
+            f"runbook finish {run} --accept{NOTE}accepts it as it is: {removes}",
             back(past, run),
         ),
         "rolled-back": (report, f"runbook finish {run}{NOTE}removes what the run left on the hosts"),
