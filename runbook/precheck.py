@@ -85,8 +85,7 @@ def _error(
     if held:
         from runbook.held import by_another
 
-        again = f"{check_again(plan, bound)}{NOTE}once that run has ended"
-        return by_another(hosts, there, held, true="no host is changed", again=again)
+        return by_another(hosts, there, held, true="no host is changed", again=check_again(plan, bound))
     return _refused(plan, bound, found) if told.in_the_way(found) else None
 
 

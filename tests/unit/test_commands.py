@@ -58,7 +58,7 @@ def test_a_run_that_meets_another_says_that_alone(desk: Desk) -> None:
         assert wrong not in typed.err
     assert typed.next[0] == "ask eve@laptop; on that machine: runbook status other-1"
     assert typed.next[1].startswith("runbook adopt --host root@10.0.1.10 --run other-1 --identity-file ")
-    assert typed.next[-1] == f"runbook preview --check {desk.quoted}"
+    assert typed.next[-1] == f"runbook preview --check {desk.quoted}   # once that run has ended"
 
 
 def test_a_check_before_says_the_same(desk: Desk) -> None:
