@@ -182,7 +182,7 @@ def _write(
     newer = [name for name, result in shared.items() if result.code == SUPERSEDED]
     if newer:
         raise Halted(
-            f"another machine took {run.id} over at the same moment: {', '.join(newer)} would not have this one",
+            f"another machine has taken {run.id} over: {', '.join(newer)} would not have this one",
             true="no service was changed",
             means="only one engine may work on a run; ask who else is at it",
             next=(adoption(everyone[0].place, run.id),),

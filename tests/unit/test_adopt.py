@@ -565,7 +565,7 @@ def test_the_tie_message_logs_in_as_the_plan_does(place: Place, monkeypatch: pyt
     a = place.begin()
     place.engine(a, "a1")
     monkeypatch.setattr(Sh, "keep", lambda self, copies: {name: Result(97, err="taken") for name in copies})
-    with pytest.raises(Halted, match="at the same moment") as caught:
+    with pytest.raises(Halted, match=f"another machine has taken {RUN} over: m1, m2, m3 would not") as caught:
         place.adopt()
     assert caught.value.next[0].startswith(f"runbook adopt --host ops@10.0.1.10:2222 --run {RUN} --known-hosts-file ")
     assert caught.value.next[0].endswith(" --jump bastion")
