@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runbook.copies import JOURNAL
-from runbook.errors import Halted, UsageError
+from runbook.errors import NOTE, Halted, UsageError, command
 from runbook.journal import BROKEN, Line, scan
+from runbook.plan import Paths
 from runbook.shape import CUT
 from runbook.step import Command, Result, Target
 from runbook.transport import LOCK, Hosts
@@ -53,6 +54,28 @@ STRIDE = 1024 * 1024
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9]{8}t[0-9]{6}z-[0-9a-f]{4}")
 """As ``runs.new_id`` makes them. It becomes a directory's name here, and a host may say anything."""
 TIME = 60.0
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a person typed after ``runbook adopt``: hosts, the ssh keys of a plan that it brings, workspace, run."""
+
+    words: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    workspace: str = Paths().workspace
+    run: str = ""
+
+    def again(self, run: str, workspace: str = "") -> str:
+        """The same command for this run."""
+        workspace = workspace or self.workspace
+        options = {
+            "--identity-file": self.given.get("identityFile", ""),
+            "--known-hosts-file": self.given.get("knownHostsFile", ""),
+            "--jump": self.given.get("jump", ""),
+            "--workspace": workspace if workspace != Paths().workspace else "",
+            "--run": run,
+        }
+        return command(("runbook", "adopt", *(word for host in self.words for word in ("--host", host))), options)
 
 
 @dataclass(frozen=True)
@@ -180,12 +203,14 @@ def held(
     return Held(files, epoch, owner, tuple(lines), good, fault, tuple(commands), here)
 
 
-def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
+def run_of(seen: Mapping[str, Seen | str], typed: Typed) -> str:
     """Which run is to be taken over. Raises UsageError where there is none, or more than one could be meant."""
+    wanted = typed.run
     known = [s for s in seen.values() if isinstance(s, Seen)]
     if not known:
         shown = "; ".join(f"{host}: {why}" for host, why in seen.items())
-        raise Halted(f"no host could be asked: {shown}", true="nothing was changed", next=("runbook adopt --host …",))
+        again = f"{typed.again(wanted)}{NOTE}once one of them answers"
+        raise Halted(f"no host could be asked: {shown}", true="nothing was changed", next=(again,))
     locked = sorted({s.lock for s in known if s.lock})
     there = sorted({dir_.rsplit("/", 1)[-1] for s in known for dir_ in s.dirs})
     if wanted:
@@ -195,7 +220,7 @@ def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
             f"--run {wanted}: no host that was asked holds it; they hold {', '.join(there) or 'no run at all'}",
             true="nothing was changed",
             means="it lies elsewhere, or on other hosts",
-            next=(f"runbook adopt --run {wanted} --workspace DIR --host … (its plan's spec.paths.workspace)",),
+            next=(f"{typed.again(wanted, 'DIR')}{NOTE}DIR: its plan's spec.paths.workspace",),
         )
     found = locked if len(locked) == 1 else there
     if len(found) == 1:
@@ -210,5 +235,5 @@ def run_of(seen: Mapping[str, Seen | str], wanted: str = "") -> str:
     raise UsageError(
         f"the hosts hold several runs: {', '.join(found)}",
         true="nothing was changed",
-        next=tuple(f"runbook adopt --run {run} --host …" for run in found),
+        next=tuple(typed.again(run) for run in found),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def _tool_sums(plan: Plan) -> dict[str, str]:
                 f"put etcdctl and etcdutl into {plan.tools.upload}, or leave spec.tools.upload empty",
                 true="no host is changed",
                 means="nothing was begun",
-                next=(_again(plan),),
+                next=(check_again(plan, Binding()),),
             ) from error
     return sums
 
@@ -64,6 +64,19 @@ def preview_binding(plan: Plan) -> tuple[Binding, str]:
     return replace(bound, sha256=facts.sha256), f"{facts.size} bytes, revision {facts.revision}"
 
 
+def leaving_out(plan: Plan, bound: Binding, names: Sequence[str]) -> Binding:
+    """The binding of a run that begins without these nodes. Raises UsageError for unknown ones, or too many."""
+    from runbook.debts import most_absent
+
+    most_absent(plan, names)
+    return replace(bound, absent=tuple(n.name for n in plan.nodes if n.name in names))
+
+
+def typed(plan: Plan, bound: Binding) -> str:
+    """The plan, and the nodes that are left out, as words of a command line."""
+    return shlex.join([str(plan.file), *(word for name in bound.absent for word in ("--without", name))])
+
+
 def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts]) -> Binding:
     """The binding with the snapshot's SHA-256, asked of the node that holds it where the plan does not say it."""
     if "$" not in bound.sha256:
@@ -73,7 +86,7 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
             f"spec.snapshot.from: {plan.snapshot.path} is not there",
             true="no host is changed",
             means="nothing was begun",
-            next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", _again(plan)),
+            next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", check_again(plan, bound)),
         )
     from runbook.procedures import scripts
 
@@ -91,13 +104,14 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
             f"spec.snapshot.from: {plan.snapshot.path} on {node} cannot be read: {result.tail()}",
             true="no host is changed",
             means="nothing was begun",
-            next=(f"{_again(plan)}{NOTE}after correcting spec.snapshot.from, or once that host answers",),
+            next=(f"{check_again(plan, bound)}{NOTE}after correcting spec.snapshot.from, or once that host answers",),
         )
     return replace(bound, sha256=result.out.split()[0])
 
 
-def _again(plan: Plan) -> str:
-    return f"runbook preview --check {shlex.quote(str(plan.file))}"
+def check_again(plan: Plan, bound: Binding) -> str:
+    """The command that asks all checks."""
+    return f"runbook preview --check {typed(plan, bound)}"
 
 
 def binding_for_checks(plan: Plan) -> tuple[Binding, str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runbook.precheck import Verdict
     from runbook.progress import Progress
     from runbook.replay import Replay
+    from runbook.step import Binding
 
 PLAN = click.argument("plan", type=click.Path(path_type=Path))
 RUN = click.argument("run", required=False)
@@ -128,7 +129,8 @@ def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
             click.echo(json.dumps(result))
         return
     down = f"; the control plane was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
-    sentences = closing("", situation.meaning(past), situation.advice(past, past.run))
+    true = situation.remembered(past, past.run)["true"] if word else ""
+    sentences = closing(true, situation.meaning(past), situation.advice(past, past.run))
     click.echo("\n".join([f"{past.run}: {word or said or past.state}{down}", *sentences]))
 
 
@@ -168,8 +170,9 @@ def validate(plans: tuple[Path, ...], output: str) -> None:
 @cli.command()
 @PLAN
 @click.option("--check", is_flag=True, help="Also connect, and run all read-only checks.")
+@WITHOUT
 @OUTPUT
-def preview(plan: Path, check: bool, output: str) -> None:
+def preview(plan: Path, check: bool, without: tuple[str, ...], output: str) -> None:
     """Show every step with its exact commands on each host; changes nothing."""
     from runbook import commands, planfile, preview
 
@@ -177,8 +180,9 @@ def preview(plan: Path, check: bool, output: str) -> None:
     for warning in warnings:
         click.echo(str(warning), err=True)
     bound, note = commands.binding_for_checks(loaded) if check else commands.preview_binding(loaded)
+    bound = commands.leaving_out(loaded, bound, without) if without else bound
     procedure = commands.kubeadm()
-    verdict = _checked(loaded) if check else None
+    verdict = _checked(loaded, bound) if check else None
     if output == "json":
         document = preview.document(loaded, bound, procedure) | (verdict.document() if verdict else {})
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -189,10 +193,10 @@ def preview(plan: Path, check: bool, output: str) -> None:
         raise verdict.error
 
 
-def _checked(plan: Plan) -> Verdict:
+def _checked(plan: Plan, bound: Binding) -> Verdict:
     from runbook.precheck import check
 
-    return check(plan)
+    return check(plan, bound)
 
 
 @cli.command()
@@ -205,34 +209,28 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     """Carry out a plan: prepare, stop all, swap all, start all, verify."""
     from runbook import commands, planfile, preview
 
-    if approve is not None and without:
-        raise UsageError(
-            "--approve with --without: the digest is that of the whole plan, and without a node not all of it is done",
-            true="nothing was changed",
-            means="what was approved is not what this would do now",
-            next=(f"runbook run {shlex.quote(str(plan))} --yes {shlex.join(f'--without={n}' for n in without)}",),
-        )
-
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
     bound, note = commands.bound_meanwhile(loaded, agreed=yes)
+    bound = commands.leaving_out(loaded, bound, without) if without else bound
+    typed = commands.typed(loaded, bound)
     digest = preview.digest(loaded, bound, commands.kubeadm())
     if approve is not None and approve != digest:
         raise UsageError(
             f"--approve {approve} is not what this would do now: its digest is {digest}",
             true="nothing was changed",
-            means="the plan, the snapshot or the program differs from what was previewed",
-            next=(f"runbook preview {shlex.quote(str(plan))}{NOTE}look at it, then approve its digest",),
+            means="the plan, the snapshot, the program or the nodes left out differ from what was previewed",
+            next=(f"runbook preview {typed}{NOTE}look at it, then approve its digest",),
         )
-    hosts = ", ".join(f"{n.name} ({n.host})" for n in loaded.nodes)
+    hosts = ", ".join(f"{n.name} ({n.host})" for n in loaded.nodes if n.name not in bound.absent)
     question = (
         f"Restore etcd of {loaded.name} from {loaded.snapshot.source} ({note}) on {hosts}?\n"
         "The control plane is stopped on all of them; the old data is kept until `runbook finish`."
     )
     only = "goes on only if it would do exactly what was previewed"
-    _confirm(yes or approve is not None, f"runbook run {shlex.quote(str(plan))}", only)(question)
-    _ended(commands.start(loaded, bound, digest, _progress(output), without), "", output)
+    _confirm(yes or approve is not None, f"runbook run {typed}", only)(question)
+    _ended(commands.start(loaded, bound, digest, _progress(output)), "", output)
 
 
 @cli.command()

@@ -19,9 +19,11 @@ from runbook.bind import (
     bound_plan,
     full_binding,
     keep_settings,
+    leaving_out,
     newer_settings,
     planned_binding,
     preview_binding,
+    typed,
 )
 from runbook.connecting import dial_ahead, hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
@@ -30,7 +32,7 @@ from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
 from runbook.transport import Claim
 
-__all__ = ["binding_for_checks", "preview_binding"]
+__all__ = ["binding_for_checks", "leaving_out", "preview_binding", "typed"]
 
 if TYPE_CHECKING:
     from runbook.engine import Engine
@@ -204,7 +206,7 @@ def _may_log_in(plan: Plan, run: runs.Run, journal: Journal) -> None:
     lacking = missing_files(plan, own, copy)
     if lacking:
         message = findings.reason("this machine cannot log in to the hosts", findings.grouped(lacking))
-        raise Halted(message, **situation.describe(past, run.id))
+        raise Halted(message, **situation.remembered(past, run.id))
 
 
 def _interrupted(run: runs.Run, journal: Journal) -> Interrupted:
@@ -226,14 +228,12 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
     )
 
 
-def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, without: Sequence[str] = ()) -> Replay:
-    """``run``: a new run, from its directory to its end; ``without`` these nodes, which are owed their steps."""
-    from runbook.debts import most_absent
+def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
+    """``run``: a new run, from its directory to its end; without the binding's absent nodes, which are owed theirs."""
     from runbook.precheck import require_files
 
-    most_absent(plan, without)
     connect = hosts_of(plan, Claim(0))
-    require_files(plan)
+    require_files(plan, bound)
     bound = full_binding(plan, bound, connect)
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {
@@ -255,7 +255,8 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, w
     }
     run = runs.create(bound.run, plan.text, header)
     with run.locked() as journal:
-        return _work(_Sitting("run", run, journal, plan, bound, progress, without), lambda engine, _: engine.forward())
+        on = _Sitting("run", run, journal, plan, bound, progress, bound.absent)
+        return _work(on, lambda engine, _: engine.forward())
 
 
 def resume(
@@ -285,7 +286,7 @@ def _go_on(engine: Engine, journal: Journal) -> None:
             raise UsageError(
                 "going on with this rollback throws away what the restored cluster was told, "
                 "and nobody agreed to that in this journal: it needs --discard-writes; nothing was changed just now",
-                **situation.describe(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
+                **situation.remembered(past, engine.bound.run) | {"next": (situation.back(past, engine.bound.run),)},
             )
         why = past.rollback_why
         engine.backward(why or "resumed")
@@ -359,6 +360,7 @@ def adopt(
 ) -> tuple[dict[str, Any], str]:
     """Take a run over on this machine; what came of it, as a document and as text."""
     from runbook import status, takeover
+    from runbook.adopt import Typed
     from runbook.connecting import enter_lab
     from runbook.hosts import connect
 
@@ -373,7 +375,7 @@ def adopt(
         enter_lab(there[0].plan)
         return connect(there, claim)
 
-    done = takeover.take_over(hosts, ssh, given, workspace, wanted, connected, kubeadm().steps)
+    done = takeover.take_over(Typed(tuple(hosts), given, workspace, wanted), ssh, connected, kubeadm().steps)
     document = status.document(done.run.lines(), done.past, None)
     document |= {"from": done.choice.source, "differs": list(done.choice.differs)}
     document |= {"informed": list(done.informed), "not_informed": dict(done.silent)}

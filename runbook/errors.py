@@ -6,10 +6,16 @@ changed, 4 halted part-way, 6 another run holds a host, 7 restored but not verif
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 NOTE = "   # "
 """Between a command to type and a word on it; a shell takes the word for a comment."""
+
+
+def command(words: Sequence[str], options: Mapping[str, str]) -> str:
+    """A command to type: its words, and each option that has a value."""
+    return shlex.join([*words, *(word for option, value in options.items() if value for word in (option, value))])
 
 
 def bare(command: str) -> str:

@@ -6,11 +6,10 @@ While it does, nothing else that looks wrong on the hosts says anything: it may 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runbook.errors import NOTE, Held
+from runbook.errors import NOTE, Held, command
 from runbook.plan import Node, Paths, Worker
 from runbook.tables import duration, stamp
 from runbook.transport import LOCK
@@ -74,7 +73,7 @@ def by_another(hosts: Hosts, nodes: Sequence[Target], saw: Mapping[str, str], *,
     """The error. The hosts are asked once more, for the holder's last sign of life.
 
     ``saw`` is what was seen of the lock, by host; ``true`` is what the caller has or has not changed; ``again`` is
-    what to type once the other run has ended.
+    what to type once the other run has ended, which is said of it where it has no note of its own.
     """
     concerned = [n for n in nodes if n.name in saw]
     found = look(hosts, concerned)
@@ -95,7 +94,9 @@ def by_another(hosts: Hosts, nodes: Sequence[Target], saw: Mapping[str, str], *,
         else:
             told += [f"{host} is locked: {saw[host]}" for host in names]
             next_ += [_removal(n) for n in concerned if n.name in names and n.name in found]
-    return Held("; ".join(told), true=true, means=MEANS, next=(*next_, *([again] if again else [])))
+    if again:
+        next_.append(again if NOTE in again else f"{again}{NOTE}once that run has ended")
+    return Held("; ".join(told), true=true, means=MEANS, next=next_)
 
 
 def _advice(who: Holder, nodes: Sequence[Target]) -> list[str]:
@@ -138,8 +139,7 @@ def adoption(place: Node | Worker, run: str, workspace: str = "", *, without: st
         "--jump": ssh.jump or "",
         "--workspace": workspace if workspace != Paths().workspace else "",
     }
-    words = [word for option, value in options.items() if value and option != without for word in (option, value)]
-    return shlex.join(["runbook", "adopt", *words])
+    return command(("runbook", "adopt"), options | {without: ""})
 
 
 def _removal(n: Target, why: str = "only once you know who made it") -> str:

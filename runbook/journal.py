@@ -131,7 +131,9 @@ def damaged(path: Path, number: int, what: str) -> JournalDamaged:
         f"{path}:{number}: the journal is damaged: {what}; put it back from a backup of this machine",
         true="nothing was changed just now; the hosts are as the last engine left them",
         means="nobody can say from this file what was done after the line before",
-        next=("runbook adopt --host HOST … (any control-plane host of the run; it rebuilds the journal from theirs)",),
+        next=(
+            f"runbook adopt --host HOST --run {path.parent.name}{NOTE}any host of it: rebuilds the journal from theirs",
+        ),
     )
 
 

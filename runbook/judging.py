@@ -1,6 +1,7 @@
 """May this command be carried out on this run now? By the journal alone, read while the run's own lock is held.
 
 Each returns a word where there is nothing to do, "" where the command may go on; it raises UsageError where it may not.
+No host is asked, and another machine may have gone on since: what is true is told with the time of when it was.
 
 A rollback of what was only prepared removes and closes by itself before it ends: cut off in that, it goes on.
 """
@@ -22,7 +23,7 @@ def resume(past: Replay, run: str) -> str:
         return "this run is complete and owes nothing"
     if past.state == "rolled-back":
         was = "was refused" if past.refused else "was rolled back"
-        raise UsageError(f"{run} {was}: there is nothing to resume", **situation.describe(past, run))
+        raise UsageError(f"{run} {was}: there is nothing to resume", **situation.remembered(past, run))
     if past.state == "rolling-back":
         same_version(past, run)
         return ""
@@ -45,7 +46,7 @@ def rollback(past: Replay, run: str, *, discard: bool) -> str:
         raise _finishing(past, run, "rolled back")
     same_version(past, run)
     if past.begun("StartApiServers") and not discard:
-        sentences = situation.describe(past, run)
+        sentences = situation.remembered(past, run)
         back = [command for command in sentences["next"] if " rollback " in command]
         other = [command for command in sentences["next"] if command not in back and " report " not in command]
         sentences["next"] = (*back, *other)
@@ -66,13 +67,14 @@ def finish(past: Replay, run: str, *, accept: bool) -> str:
     served = past.state == "halted" and past.halted_from == "verifying"
     allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
     if past.state not in allowed and not past.finishing and not (accept and served):
+        stands = f"was {past.state} when taken over elsewhere" if past.superseded else f"is {past.state}"
         hint = "; accept it as it is with --accept" if past.state == "unverified" or served else ""
         raise UsageError(
-            f"{run} is {past.state}: finish follows a complete run or a rollback{hint}; nothing was removed",
-            **situation.describe(past, run),
+            f"{run} {stands}: finish follows a complete run or a rollback{hint}; nothing was removed",
+            **situation.remembered(past, run),
         )
     if past.absent and not accept and not past.finishing:
-        sentences = situation.describe(past, run)
+        sentences = situation.remembered(past, run)
         sentences["next"] = (situation.owing(past, run), f"runbook finish {run} --accept")
         raise UsageError(
             f"{run} still owes {', '.join(past.absent)} its steps: with the run's directory its way back is gone",
@@ -84,7 +86,7 @@ def finish(past: Replay, run: str, *, accept: bool) -> str:
 
 def moved_on(past: Replay, run: str) -> UsageError:
     """The error of a command that asked a person, while somebody else worked on the run."""
-    sentences = situation.describe(past, run)
+    sentences = situation.remembered(past, run)
     sentences["true"] = f"nothing was removed\n{sentences['true']}"
     sentences["next"] = (f"runbook status {run}", *sentences["next"])
     return UsageError(f"{run} has moved on since the question: it is {past.state} now", **sentences)
@@ -93,7 +95,7 @@ def moved_on(past: Replay, run: str) -> UsageError:
 def _finishing(past: Replay, run: str, what: str) -> UsageError:
     return UsageError(
         f"`runbook finish` has begun to remove what {run} left: nothing can be {what} any more",
-        **situation.describe(past, run),
+        **situation.remembered(past, run),
     )
 
 

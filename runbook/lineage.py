@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from runbook.adopt import PLAN, SETTINGS, Held
+from runbook.adopt import PLAN, SETTINGS, Held, Typed
 from runbook.copies import JOURNAL
 from runbook.errors import NOTE, Halted
 from runbook.journal import Line
@@ -38,12 +38,12 @@ class Choice:
     differs: tuple[str, ...]
 
 
-def choose(copies: Mapping[str, Held | str], run: str) -> Choice:
-    """The best of the copies. Raises Halted where no copy is of use."""
+def choose(copies: Mapping[str, Held | str], run: str, typed: Typed) -> Choice:
+    """The best of the copies. Raises Halted where no copy is of use, with what to type after what was ``typed``."""
     known = {name: h for name, h in copies.items() if isinstance(h, Held)}
     useful = {name: _unrefused(h) for name, h in known.items() if h.lines and h.lines[0].get("run") == run}
     if not useful:
-        raise _no_journal(copies, run)
+        raise _no_journal(copies, run, typed)
     accepted = _accepted(useful, known)
     ranks = {name: _rank(h, accepted, useful) for name, h in useful.items()}
     source, best = max(useful.items(), key=lambda item: ranks[item[0]])
@@ -176,17 +176,18 @@ def _differs(name: str, other: Held | str, best: Held) -> str:
     return f"{name}: {behind} line{'s' if behind > 1 else ''} behind" if behind else ""
 
 
-def _no_journal(copies: Mapping[str, Held | str], run: str) -> Halted:
+def _no_journal(copies: Mapping[str, Held | str], run: str, typed: Typed) -> Halted:
     """Only where every host that was asked showed an empty directory of the run may a lock be removed by hand."""
     shown = "; ".join(f"{name}: {_worth(h)}" for name, h in copies.items()) or "no directory of it was found"
     message = f"no host holds a journal of {run}: {shown}"
+    more = f"{typed.again(run)} --host HOST{NOTE}with all its control-plane hosts"
     if copies and all(isinstance(h, Held) and not h.files and _only_locked(h) for h in copies.values()):
         return Halted(
             message,
             true="nothing was changed",
             means="the run locked these hosts and had, by all that can be seen, changed nothing else",
             next=(
-                f"runbook adopt --run {run} --host …{NOTE}with all its control-plane hosts, if these were not all",
+                f"{more}, if these were not all",
                 f"on each host, where they all say the same and you know that nobody works on it: rm {LOCK}",
             ),
         )
@@ -195,8 +196,8 @@ def _no_journal(copies: Mapping[str, Held | str], run: str) -> Halted:
         true="nothing was changed; the lock stays, for the cluster may be in the outage of that run",
         means="its journal lies in another directory than was looked in, or on other hosts than were asked",
         next=(
-            f"runbook adopt --run {run} --host …{NOTE}with all its control-plane hosts",
-            f"runbook adopt --run {run} --workspace DIR --host …{NOTE}where its plan has its own spec.paths.workspace",
+            more,
+            f"{typed.again(run, 'DIR')}{NOTE}DIR: its plan's spec.paths.workspace, where it has its own",
         ),
     )
 

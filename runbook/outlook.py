@@ -67,9 +67,9 @@ def placeholders(plan: Plan, bound: Binding) -> Binding:
 
 
 def gather(plan: Plan, bound: Binding, procedure: Procedure) -> Outlook:
-    """Ask every step its five questions for every host."""
+    """Ask every step its five questions for every host that takes part: all but the binding's absent nodes."""
     bound = placeholders(plan, bound)
-    nodes = [Target(plan, bound, n) for n in plan.nodes]
+    nodes = [Target(plan, bound, n) for n in plan.nodes if n.name not in bound.absent]
     workers = [Target(plan, bound, w) for w in plan.workers]
     by_scope = {Scope.ALL: nodes, Scope.FIRST: nodes[:1], Scope.WORKERS: workers}
     steps = []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runbook import findings as told
-from runbook.bind import binding_for_checks
+from runbook.bind import check_again, typed
 from runbook.connecting import hosts_of, missing_files, targets
 from runbook.errors import NOTE, Refused, RunbookError, lined
 from runbook.plan import Plan
@@ -16,7 +15,7 @@ from runbook.transport import Claim
 
 if TYPE_CHECKING:
     from runbook.checks import Finding
-    from runbook.step import Target
+    from runbook.step import Binding, Target
     from runbook.transport import Hosts
 
 
@@ -25,6 +24,7 @@ class Verdict:
     """What the checks said. ``missed`` has, by check, the hosts that could not be asked."""
 
     plan: Plan
+    bound: Binding
     findings: list[Finding]
     missed: dict[str, list[str]] = field(default_factory=dict)
     error: RunbookError | None = None
@@ -37,11 +37,11 @@ class Verdict:
     @property
     def next(self) -> tuple[str, ...]:
         """What to type now."""
-        return self.error.next if self.error else (f"runbook run {shlex.quote(str(self.plan.file))}",)
+        return self.error.next if self.error else (f"runbook run {typed(self.plan, self.bound)}",)
 
     def lines(self) -> list[str]:
         """For people: what stands before the preview's last line."""
-        names = [*(n.name for n in self.plan.nodes), *(w.name for w in self.plan.workers)]
+        names = [t.name for t in _present(self.plan, self.bound)]
         next_ = [f"{'Type next:' if i == 0 else '':15}{line}" for i, line in enumerate(lined(self.next))]
         return ["CHECKED JUST NOW, read-only", *told.table(self.findings, names, self.missed), *next_]
 
@@ -54,51 +54,52 @@ class Verdict:
         return {"findings": told.document(self.findings), **counts, **ended}
 
 
-def check(plan: Plan) -> Verdict:
-    """All read-only checks, on all hosts at once."""
+def _present(plan: Plan, bound: Binding) -> list[Target]:
+    """The hosts that are asked: all but the absent ones."""
+    return [t for t in targets(plan, bound) if t.name not in bound.absent]
+
+
+def check(plan: Plan, bound: Binding) -> Verdict:
+    """All read-only checks, on all hosts at once that take part."""
     from runbook.asking import RealClock
     from runbook.checks.survey import inspect
 
-    bound, _ = binding_for_checks(plan)
     connect = hosts_of(plan, Claim(0))
     lacking = missing_files(plan)
     if lacking:
-        return Verdict(plan, lacking, error=_refused(plan, lacking))
-    hosts, there = connect(bound), targets(plan, bound)
+        return Verdict(plan, bound, lacking, error=_refused(plan, bound, lacking))
+    hosts, there = connect(bound), _present(plan, bound)
     try:
         found = inspect("preflight", plan, bound, hosts, there, RealClock())
         missed = told.not_asked(plan, there, found)
         found = told.honest(told.decisive(found), there, missed)
-        return Verdict(plan, found, missed, _error(plan, hosts, there, found))
+        return Verdict(plan, bound, found, missed, _error(plan, bound, hosts, there, found))
     finally:
         hosts.close()
 
 
-def _error(plan: Plan, hosts: Hosts, there: Sequence[Target], found: Sequence[Finding]) -> RunbookError | None:
+def _error(
+    plan: Plan, bound: Binding, hosts: Hosts, there: Sequence[Target], found: Sequence[Finding]
+) -> RunbookError | None:
     held = {f.host: f.saw for f in found if f.severity == "held"}
     if held:
         from runbook.held import by_another
 
-        again = f"{_again(plan)}{NOTE}once that run has ended"
-        return by_another(hosts, there, held, true="no host is changed", again=again)
-    return _refused(plan, found) if told.in_the_way(found) else None
+        return by_another(hosts, there, held, true="no host is changed", again=check_again(plan, bound))
+    return _refused(plan, bound, found) if told.in_the_way(found) else None
 
 
-def _refused(plan: Plan, found: Sequence[Finding]) -> Refused:
+def _refused(plan: Plan, bound: Binding, found: Sequence[Finding]) -> Refused:
     """Short, for all of it stands in the preview."""
     return Refused(
         f"{told.counted(told.in_the_way(found))}; all of it is told in the preview, just before the digest",
         true="no host is changed",
         means="`runbook run` would refuse this plan now, with no host changed",
-        next=(f"{_again(plan)}{NOTE}after mending that",),
+        next=(f"{check_again(plan, bound)}{NOTE}after mending that",),
     )
 
 
-def _again(plan: Plan) -> str:
-    return f"runbook preview --check {shlex.quote(str(plan.file))}"
-
-
-def require_files(plan: Plan) -> None:
+def require_files(plan: Plan, bound: Binding) -> None:
     """Before a run begins: raises Refused where this machine lacks what it takes to log in to any host."""
     lacking = missing_files(plan)
     if lacking:
@@ -106,5 +107,5 @@ def require_files(plan: Plan) -> None:
             told.reason("this machine cannot log in to the hosts", told.grouped(lacking)),
             true="no host was connected to, and none is changed",
             means="nothing was begun",
-            next=(f"{_again(plan)}{NOTE}after mending that",),
+            next=(f"{check_again(plan, bound)}{NOTE}after mending that",),
         )

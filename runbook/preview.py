@@ -54,6 +54,7 @@ def document(plan: Plan, bound: Binding, procedure: Procedure) -> dict[str, Any]
     return {
         "program": f"runbook {__version__}",
         "plan": _plan(whole),
+        "absent": list(whole.bound.absent),
         "steps": steps,
         "outage": {"from": STOPS_FIRST, "to": SERVES_AGAIN, "covers": list(OUTAGE_COVERS)},
         "unlock": unlock,
@@ -81,7 +82,7 @@ def follow_up(plan: Plan, bound: Binding) -> list[dict[str, str]]:
     from runbook.kube import etcdctl
     from runbook.shown import quote
 
-    first = Target(plan, bound, plan.nodes[0])
+    first = Target(plan, bound, Target(plan, bound, plan.nodes[0]).present[0])
     kubectl = f"kubectl --kubeconfig {quote(first.node.paths.kubeconfig)} -n kube-system"
     leases = etcdctl(first, "get", "--prefix", "--keys-only", "/registry/masterleases/")
     proxies = "kube-proxy on every node may hold Services and endpoints that the restored cluster does not know"

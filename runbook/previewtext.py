@@ -35,7 +35,7 @@ def text(whole: Outlook, note: str, verdict: Verdict | None = None) -> str:
     scripts = preview.named_scripts(whole)
     lines = [
         *_head(whole, note, verdict),
-        *_hosts(whole.plan),
+        *_hosts(whole.plan, whole.bound.absent),
         *_covers(),
         *_steps(whole, scripts),
         *_ends(whole, scripts),
@@ -60,7 +60,9 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
         ("cluster", f"token {cluster.token}; {bump}; {marked}"),
         ("program", f"runbook {__version__}"),
     ]
-    count = f"{len(plan.nodes)} host{'s' if len(plan.nodes) > 1 else ''}"
+    count, absent = f"{len(plan.nodes)} host{'s' if len(plan.nodes) > 1 else ''}", whole.bound.absent
+    if absent:
+        count = f"{len(plan.nodes) - len(absent)} of {count}, without {', '.join(absent)}"
     asked = (
         f"The hosts were asked questions, and nothing was changed: {verdict.counted}; told before the last line."
         if verdict
@@ -75,14 +77,21 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
     ]
 
 
-def _hosts(plan: Plan) -> list[str]:
+def _hosts(plan: Plan, absent: Sequence[str]) -> list[str]:
     rows = [("member", "host", "peer URLs", "client URLs", "data", "WAL")]
     for n in plan.nodes:
         ssh = f"{n.ssh.user}@{n.host}:{n.ssh.port}"
         wal = n.paths.wal_dir or "in the data directory"
         rows.append((n.name, ssh, " ".join(n.peer_urls), " ".join(n.client_urls), n.paths.data_dir, wal))
     workers = [f"{w.ssh.user}@{w.host}:{w.ssh.port}" for w in plan.workers]
-    return ["", "HOSTS", *columns(rows, "  "), *([f"  workers: {', '.join(workers)}"] if workers else [])]
+    owed = (
+        "nothing is done there, and the digest does not speak of it: the steps are owed, for a later `runbook resume`"
+    )
+    told = [
+        *([f"  workers: {', '.join(workers)}"] if workers else []),
+        *([f"  without {', '.join(absent)}: {owed}"] if absent else []),
+    ]
+    return ["", "HOSTS", *columns(rows, "  "), *told]
 
 
 def _covers() -> list[str]:

@@ -210,7 +210,7 @@ def _follow_up(past: Replay, plan: Plan | None) -> list[dict[str, str]]:
     from runbook.preview import follow_up
     from runbook.step import Binding
 
-    return follow_up(plan, Binding(past.run))
+    return follow_up(plan, Binding(past.run, absent=tuple(past.absent)))
 
 
 def _hosts(lines: Sequence[Line], past: Replay) -> dict[str, dict[str, Any]]:

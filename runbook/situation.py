@@ -11,7 +11,7 @@ from runbook.errors import NOTE, bare
 from runbook.held import in_words
 from runbook.lifecycle import FINISHED, Verdict, View
 from runbook.replay import Replay
-from runbook.tables import duration
+from runbook.tables import duration, stamp
 
 
 class Sentences(TypedDict):
@@ -25,6 +25,18 @@ class Sentences(TypedDict):
 def describe(past: Replay, run: str, views: Mapping[str, View] | None = None) -> Sentences:
     """The sentences for where the run stands; ``views`` is what the hosts said last, where the journal has it not."""
     return {"true": _true(past, views or {}), "means": meaning(past), "next": advice(past, run)}
+
+
+def remembered(past: Replay, run: str) -> Sentences:
+    """The sentences by the journal alone, where no host is asked: what is true is told as of when one last answered."""
+    ends = past.lines[-1]["at"] if past.lines else ""
+    heard = max((fact.at for fact in facts.gather(past.lines, past).values()), default="")
+    true = _true(past, {}, "it did not answer at last")
+    if heard:
+        true = f"as of {stamp(heard)}, when a host last answered this machine:\n{true}"
+    elif ends:
+        true = f"as of {stamp(ends)}, when this machine's journal ends:\n{true}"
+    return {**describe(past, run), "true": true}
 
 
 def not_back(past: Replay, run: str, views: Mapping[str, View], lost: Sequence[str] = ()) -> Sentences:
@@ -92,13 +104,13 @@ def plan_file(past: Replay) -> str:
 # What is true.
 
 
-def _true(past: Replay, views: Mapping[str, View]) -> str:
+def _true(past: Replay, views: Mapping[str, View], silence: str = "it does not answer now") -> str:
     known = facts.gather(past.lines, past)
     known |= {host: facts.Fact() for host in views if host and host not in known}
     silent = {h for h, fact in known.items() if fact.silent} | {
         h for h, view in views.items() if view.verdict is Verdict.UNKNOWN
     }
-    said = [(h, f"{fact.known}{'; it does not answer now' if h in silent else ''}") for h, fact in known.items()]
+    said = [(h, f"{fact.known}{f'; {silence}' if h in silent else ''}") for h, fact in known.items()]
     return "\n".join(facts.together(said)) or "nothing was done on any host"
 
 
@@ -248,21 +260,25 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
         return (*told, later) if past.left else told
     if past.finishing and past.state != "rolling-back":  # there it is the rollback's own
         return (f"runbook finish {run}{NOTE}goes on removing what the run left",)
-    if past.absent and past.state in ("complete", "rolled-back"):
-        gives = f"once {', '.join(past.absent)} is back: it gets the steps that it is owed"
-        return (f"{owing(past, run)}{NOTE}{gives}", f"runbook finish {run} --accept{NOTE}closes the run without it")
     report = f"runbook report {run}{NOTE}the timeline, for the post-mortem"
-    accepted = "with it the way back"
+    removes = "removes the old data, and with it the way back"
+    if past.absent and past.state in ("complete", "rolled-back"):
+        names, complete = ", ".join(past.absent), past.state == "complete"
+        gives = f"{owing(past, run)}{NOTE}once {names} is back: it gets the steps that it is owed"
+        closes = (
+            f"runbook finish {run} --accept{NOTE}closes the run without {names}{f': {removes}' if complete else ''}"
+        )
+        return (gives, report, closes, *([back(past, run)] if complete else []))
     by_state: dict[str, tuple[str, ...]] = {
         "complete": (
             report,
-            f"runbook finish {run}{NOTE}when the cluster is well: removes the old data, and {accepted}",
+            f"runbook finish {run}{NOTE}when the cluster is well: {removes}",
             back(past, run),
         ),
         "unverified": (
             f"runbook resume {run}{NOTE}checks again",
             _with_plan(past, run, "after other spec.verify settings were written there"),
-            f"runbook finish {run} --accept{NOTE}accepts it as it is: removes the old data, and {accepted}",
+            f"runbook finish {run} --accept{NOTE}accepts it as it is: {removes}",
             back(past, run),
         ),
         "rolled-back": (report, f"runbook finish {run}{NOTE}removes what the run left on the hosts"),
@@ -273,8 +289,8 @@ def advice(past: Replay, run: str) -> tuple[str, ...]:
 
 
 def _anew(past: Replay) -> tuple[str, ...]:
-    plan = plan_file(past)
-    return f"runbook preview --check {plan}", f"runbook run {plan}"
+    words = " ".join([plan_file(past), *(f"--without {name}" for name in past.absent)])
+    return f"runbook preview --check {words}", f"runbook run {words}"
 
 
 def _forward(past: Replay, run: str) -> tuple[str, ...]:

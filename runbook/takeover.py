@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from runbook import __version__, adopt, evidence, lineage, planfile, runs
-from runbook.adopt import PLAN, SETTINGS, Held, Seen
+from runbook.adopt import PLAN, SETTINGS, Held, Seen, Typed
 from runbook.copies import JOURNAL, NO_DIRECTORY, SUPERSEDED, Copies
 from runbook.errors import NOTE, Halted, UsageError
 from runbook.held import adoption
@@ -69,37 +69,33 @@ def targets_of(words: Sequence[str], ssh: Ssh) -> list[Target]:
 
 
 def take_over(
-    words: Sequence[str],
+    typed: Typed,
     ssh: Ssh,
-    given: Mapping[str, str],
-    workspace: str,
-    wanted: str,
     connect: Connect,
     steps: Sequence[Step],
 ) -> Adopted:
     """Find the run on these hosts, take the best copy of its journal, and raise the epoch.
 
-    ``given``: the ssh keys of a plan that the command line brings. ``steps`` are the procedure's. Raises UsageError,
-    Halted, and Held where a process of this machine works on the run.
+    ``steps`` are the procedure's. Raises UsageError, Halted, and Held where a process of this machine works on the run.
     """
-    first = targets_of(words, ssh)
+    first = targets_of(typed.words, ssh)
     with contextlib.closing(connect(first, Claim(0))) as hosts:
-        seen = adopt.look(hosts, first, (workspace,))
-        run_id = adopt.run_of(seen, wanted)
+        seen = adopt.look(hosts, first, (typed.workspace,))
+        run_id = adopt.run_of(seen, typed)
         copies = adopt.fetch(hosts, _dirs(seen, run_id))
     run = runs.Run(runs.state_dir() / "runs" / run_id)
     own = _own(run)
-    choice = lineage.choose(copies | own, run_id)
-    text = _with_ssh(choice.settings or choice.plan, given)
+    choice = lineage.choose(copies | own, run_id, typed)
+    text = _with_ssh(choice.settings or choice.plan, typed.given)
     plan, _ = planfile.read(text, run.plan_path, base=Path(str(choice.past.header.get("plan_base", "/"))))
     everyone = [Target(plan, Binding(run=run_id, holder=runs.holder()), node) for node in plan.nodes]
     with contextlib.closing(connect(everyone, Claim(0))) as hosts:
         copies = adopt.fetch(hosts, {t.name: t.run_dir for t in everyone})
-    choice = lineage.choose(copies | own, run_id)
+    choice = lineage.choose(copies | own, run_id, typed)
     told = evidence.gather(copies, choice.past, steps)
     found = evidence.lines(told, choice.past, steps)
     choice = replace(choice, differs=(*choice.differs, *told.told()))
-    past, shared = _write(run, choice, found, _with_ssh(choice.settings or choice.plan, given), everyone, connect)
+    past, shared = _write(run, choice, found, _with_ssh(choice.settings or choice.plan, typed.given), everyone, connect)
     informed = tuple(name for name, result in shared.items() if result.ok)
     silent = {t.name: _why(shared.get(t.name)) for t in everyone if t.name not in informed}
     answered = next((t for t in everyone if isinstance(copies.get(t.name), Held)), everyone[0])
@@ -186,7 +182,7 @@ def _write(
     newer = [name for name, result in shared.items() if result.code == SUPERSEDED]
     if newer:
         raise Halted(
-            f"another machine took {run.id} over at the same moment: {', '.join(newer)} would not have this one",
+            f"another machine has taken {run.id} over: {', '.join(newer)} would not have this one",
             true="no service was changed",
             means="only one engine may work on a run; ask who else is at it",
             next=(adoption(everyone[0].place, run.id),),

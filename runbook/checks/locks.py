@@ -88,6 +88,7 @@ class Locks(Check):
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """Two restores at once would each undo the other."""
+        one: dict[str, str] = {}  # by run: adopt takes over all its hosts, from any one of them
         for node, (result,) in heard(answers, plan.nodes):
             found = holder(result.out)
             if not result.ok:
@@ -97,9 +98,10 @@ class Locks(Check):
             elif found.run == bound.run:
                 yield self.ok(node.name, "held by this run")
             else:
-                yield self._held(node, found)
+                adopt = one.setdefault(found.run, adoption(node, found.run, found.workspace))
+                yield self._held(node, found, adopt)
 
-    def _held(self, node: Node, found: Holder) -> Finding:
+    def _held(self, node: Node, found: Holder, adopt: str) -> Finding:
         if not found.run:
             saw = f"{LOCK} is there, and does not say whose it is: {found.holder or 'it is empty'}"
             return self.held(node.name, saw, f"find out who made it; then: {on(node, 'rm', LOCK)}")
@@ -109,6 +111,6 @@ class Locks(Check):
         saw = f"held by the run {found.run} of {found.holder or 'nobody named'} since {found.since or '?'}; {life}"
         do = (
             f"ask them; on their machine: runbook status {found.run}, then resume, rollback or finish; "
-            f"only where that machine is lost: {adoption(node, found.run, found.workspace)}"
+            f"only where that machine is lost: {adopt}"
         )
         return self.held(node.name, saw, do)

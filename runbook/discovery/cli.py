@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing
+from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing, command
 
 if TYPE_CHECKING:
     from runbook.discovery.draft import Draft
@@ -98,6 +98,7 @@ def _told(made: Made, out: Path | None) -> str:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
+    next_ = [f"{back}{NOTE}its kubelet starts etcd from it then" for back in made.draft.put_back] + next_
     return "\n".join([head, *closing("no host is changed", "", next_)])
 
 
@@ -214,6 +215,8 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     from runbook.tables import visible
 
     name = shlex.quote(str(out or "plan.yaml"))
+    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
+    again = _command(hosts, draft.ssh, snapshot, out)
     text = render(draft, seen, __version__, datetime.now(UTC), name)
     try:
         plan, problems = planfile.read(text.encode(), out or Path("plan.yaml"))
@@ -223,13 +226,11 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
             f"what the hosts say makes no valid plan:\n{visible(told)}",
             true="no host is changed, and no plan was written",
             means="a value that a host's own files hold cannot stand in a plan, or two of them contradict each other",
-            next=("runbook init …   # after mending it there, or with the hosts that belong to the cluster",),
+            next=(f"{again}{NOTE}after mending it there, or with the hosts that belong to the cluster",),
         ) from error
     if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    hosts = [*words, *(f"{draft.ssh.user}@{place}" for place in draft.missing)]
-    again = _command(hosts, draft.ssh, snapshot, out)
     return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
 
 
@@ -245,9 +246,8 @@ def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) ->
         "--snapshot": snapshot,
         "-o": str(out or ""),
     }
-    words = [w for option, value in options.items() if value for w in (option, value)]
-    force = ["--force"] if out else []
-    return shlex.join(["runbook", "init", *(w for h in hosts for w in ("--host", h)), *words, *force])
+    words = ["runbook", "init", *(w for h in hosts for w in ("--host", h))]
+    return f"{command(words, options)}{' --force' if out else ''}"
 
 
 def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runbook import parse
-from runbook.checks.words import listed
+from runbook.checks.words import listed, on
 from runbook.discovery.asks import Written
 from runbook.discovery.seen import Seen, host_of
 from runbook.errors import NOTE
@@ -54,6 +54,8 @@ class Draft:
     rbac: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """Where members live, or may, that no given host holds."""
+    put_back: list[str] = field(default_factory=list)
+    """The commands for each etcd.yaml that lies elsewhere than the kubelet looks for it."""
     said: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     loud: dict[tuple[str, str], None] = field(default_factory=dict)
 
@@ -283,6 +285,8 @@ def common(draft: Draft, seen: Sequence[Seen]) -> None:
             place = f"{s.paths.manifests}/etcd.yaml"
             text = f"{place} is missing, what is written here is from {words.get('stray')}: put it back first"
             draft.warn("manifests", text, s.name)
+            if not s.holder:  # its run knows where it has put what
+                draft.put_back.append(on(s.place, "mv", words.get("stray", ""), place))
         if not words.get("kubeconfig"):
             draft.warn("kubeconfig", "no admin.conf that root can read: without one nothing can be verified", s.name)
         for key, inside in (("dataDir", s.pod.data_dir if s.pod else ""), ("walDir", s.pod.wal_dir if s.pod else "")):

@@ -10,8 +10,8 @@ from runbook.discovery import settings
 from runbook.discovery.asks import SIGNS
 from runbook.discovery.draft import UNLISTED, Draft, Source, no_control_plane
 from runbook.discovery.seen import NO_TOOL, Seen
-from runbook.errors import Held, Refused
-from runbook.held import MEANS, described
+from runbook.errors import NOTE, Held, Refused
+from runbook.held import MEANS, adoption, described
 from runbook.shown import grouped
 
 TRUE = "no host is changed, and no plan was written"
@@ -87,8 +87,10 @@ def _nothing(heard: Sequence[Seen], headless: Sequence[Seen]) -> None:
     held = [s for s in heard if s.holder and not s.pod]
     if held:
         who = "; ".join(f"another run holds {s.word}: {described(s.holder)}" for s in held if s.holder)
-        run = next((s.holder.run for s in held if s.holder and s.holder.run), "")
-        next_ = (f"runbook status {run}".strip(), "runbook adopt --host HOST   # only where its machine is lost")
+        one = next((s for s in held if s.holder and s.holder.run), held[0])
+        run, workspace = (one.holder.run, one.holder.workspace) if one.holder else ("", "")
+        adopt = adoption(one.place, run, workspace)
+        next_ = (f"runbook status {run}".strip(), f"{adopt}{NOTE}only where its machine is lost")
         raise Held(f"{who}; and its manifests are not in place", true=TRUE, means=MEANS, next=next_)
     kinds = dict.fromkeys(kind for s in heard for kind in _others(s))
     told = [f"{s.word}: {_instead(s)}" for s in (headless or heard)]

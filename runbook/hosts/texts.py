@@ -79,7 +79,7 @@ raise_epoch() {
   case $held in '' | *[!0-9]*) held=0 by= ;; esac
   [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run: its epoch is $held, ours is $epoch"
   if [ -n "$by" ] && [ "$by" != "$owner" ]; then
-    [ "$held" -lt "$epoch" ] || refuse 97 "another engine took this run over at the same moment (epoch $held)"
+    [ "$held" -lt "$epoch" ] || refuse 97 "another engine took this run over: its epoch is $held, as ours is"
     case " $known " in
       *" * "* | *" $by "*) ;;
       *) refuse 97 "this run was taken over on another machine (epoch $held)" ;;

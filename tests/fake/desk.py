@@ -78,7 +78,7 @@ class Desk:
         self.patch.setattr("runbook.asking.RealClock", lambda: self.world)
         self.patch.setattr("runbook.progress.PATIENCE", 0.0)
         known = (Binding(sha256=SHA256), "a small snapshot")
-        for name in ("commands.preview_binding", "commands.binding_for_checks", "precheck.binding_for_checks"):
+        for name in ("commands.preview_binding", "commands.binding_for_checks"):
             self.patch.setattr(f"runbook.{name}", lambda _: known)
 
     @property

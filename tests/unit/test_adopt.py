@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +16,13 @@ import click.testing
 import pytest
 from click.testing import CliRunner
 
-from runbook import adopt, runs, takeover
-from runbook.adopt import PLAN, SETTINGS, Held, Seen, held, run_of
+from runbook import adopt, lineage, runs, takeover
+from runbook.adopt import PLAN, SETTINGS, Held, Seen, Typed, held
 from runbook.cli import cli
 from runbook.copies import JOURNAL
 from runbook.errors import Halted, UsageError
 from runbook.hosts import wrapper
 from runbook.journal import Journal
-from runbook.lineage import choose
 from runbook.plan import Ssh
 from runbook.procedures import kubeadm
 from runbook.replay import replay
@@ -52,6 +52,14 @@ def copy(raw: bytes, epoch: int = 1, owner: str = "") -> Held:
 
 def head(raw: bytes, lines: int) -> bytes:
     return b"".join(raw.splitlines(keepends=True)[:lines])
+
+
+def choose(copies: Mapping[str, Held | str], run: str) -> lineage.Choice:
+    return lineage.choose(copies, run, Typed())
+
+
+def run_of(seen: Mapping[str, Seen | str], run: str = "") -> str:
+    return adopt.run_of(seen, Typed(run=run))
 
 
 # One engine's journal, in several copies.
@@ -151,7 +159,7 @@ def test_no_journal_and_yet_something_may_be_under_way(copies: Mapping[str, Held
 def test_a_run_that_locked_and_did_nothing_else() -> None:
     with pytest.raises(Halted, match="no host holds a journal") as caught:
         choose({"m1": held({}, commands=("LockHosts.do.1.5.1",)), "m2": held({})}, RUN)
-    assert "--host … " in caught.value.next[0].replace("#", " ")
+    assert caught.value.next[0].startswith(f"runbook adopt --run {RUN} --host HOST   # ")
     assert caught.value.next[1].endswith(f"rm {LOCK}")
 
 
@@ -264,7 +272,8 @@ class Place:
     def adopt(self, *names: str, wanted: str = "", workspace: str = "") -> takeover.Adopted:
         words = [f"root@{HOSTS[name]}" for name in names or HOSTS]
         given = workspace or takeover.WORKSPACE
-        return takeover.take_over(words, Ssh(), {}, given, wanted, self.connect, kubeadm.STEPS)  # type: ignore[arg-type]
+        typed = Typed(tuple(words), {}, given, wanted)
+        return takeover.take_over(typed, Ssh(), self.connect, kubeadm.STEPS)  # type: ignore[arg-type]
 
     def begin(self) -> runs.Run:
         header = {
@@ -556,7 +565,7 @@ def test_the_tie_message_logs_in_as_the_plan_does(place: Place, monkeypatch: pyt
     a = place.begin()
     place.engine(a, "a1")
     monkeypatch.setattr(Sh, "keep", lambda self, copies: {name: Result(97, err="taken") for name in copies})
-    with pytest.raises(Halted, match="at the same moment") as caught:
+    with pytest.raises(Halted, match=f"another machine has taken {RUN} over: m1, m2, m3 would not") as caught:
         place.adopt()
     assert caught.value.next[0].startswith(f"runbook adopt --host ops@10.0.1.10:2222 --run {RUN} --known-hosts-file ")
     assert caught.value.next[0].endswith(" --jump bastion")
@@ -602,6 +611,34 @@ def test_adopt_that_reaches_no_host_in_the_end_is_no_success(
     assert done.exit_code == 4
     assert f"no host knows that {RUN} was taken over: m1: disk full; m2: disk full; m3: disk full" in done.stderr
     assert "can change nothing more" not in done.stdout + done.stderr
+
+
+def test_what_to_type_next_has_all_that_was_typed(
+    place: Place, typed: Callable[..., click.testing.Result], tmp_path: Path
+) -> None:
+    """At three in the morning nobody looks up the key's place again."""
+    hosts = ("--host", "ops@10.0.1.10:2222", "--host", "10.0.1.11", "--identity-file", str(tmp_path / "my key"))
+    given = (*hosts, "--known-hosts-file", str(tmp_path / "known"), "--jump", "bastion", "--workspace", "/srv/w")
+    again = shlex.join(("runbook", "adopt", *given))
+
+    def next_(*more: str, code: int = 2) -> list[str]:
+        done = typed(*given, *more)
+        assert done.exit_code == code, done.output
+        return [" ".join(line.split()) for line in done.stderr.partition("Type next:")[2].splitlines()]
+
+    place.silent = set(HOSTS)
+    assert next_(code=4) == [f"{again} # once one of them answers"]
+    place.silent = set()
+    for run in (one := RUN, two := RUN.replace("0001", "0002")):
+        (tmp_path / f"m1/srv/w/{run}").mkdir(parents=True)
+        (tmp_path / f"m1/srv/w/{run}/journal.jsonl").touch()
+    assert next_() == [f"{again} --run {one}", f"{again} --run {two}"]
+    elsewhere = again.replace("/srv/w", f"DIR --run {RUN}9")
+    assert next_("--run", f"{RUN}9")[0] == f"{elsewhere} # DIR: its plan's spec.paths.workspace"
+    lost = next_("--run", RUN, code=4)
+    assert lost[0].startswith(f"{again} --run {RUN} --host HOST # ")
+    assert lost[1].startswith(f"{again.replace('/srv/w', 'DIR')} --run {RUN} # ")
+    assert "…" not in "".join(lost)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../../etc", "x", "prod-20260409t140000z-0001/..", "$(id)"])

@@ -58,7 +58,7 @@ def test_a_run_that_meets_another_says_that_alone(desk: Desk) -> None:
         assert wrong not in typed.err
     assert typed.next[0] == "ask eve@laptop; on that machine: runbook status other-1"
     assert typed.next[1].startswith("runbook adopt --host root@10.0.1.10 --run other-1 --identity-file ")
-    assert typed.next[-1] == f"runbook preview --check {desk.quoted}"
+    assert typed.next[-1] == f"runbook preview --check {desk.quoted}   # once that run has ended"
 
 
 def test_a_check_before_says_the_same(desk: Desk) -> None:
@@ -131,12 +131,6 @@ def test_a_lock_that_nobody_can_read(desk: Desk) -> None:
     assert f"m1 is locked: {LOCK} is there: what is this" in typed.err
     assert typed.next[0].startswith("ssh ")
     assert typed.next[0].endswith(f" root@10.0.1.10 rm {LOCK}   # only once you know who made it")
-
-
-def test_a_digest_approves_the_whole_plan_only(desk: Desk) -> None:
-    typed = desk.type("run", str(desk.plan_path), "--approve", "0" * 64, "--without", "m3", code=2)
-    assert "--approve with --without" in typed.err
-    assert typed.next == [f"runbook run {desk.quoted} --yes --without=m3"]
 
 
 # A run that is refused.
@@ -333,6 +327,9 @@ def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> 
         assert "only where that machine is lost" in text
         assert "runbook resume" not in text
         assert "without this machine: what is known of it here is old" in text
+    typed = desk.type("finish", run.id, "--yes", code=2)
+    assert f"{run.id} was outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
+    assert " UTC, when a host last answered this machine:\n" in typed.err.partition("What is true:  as of 20")[2]
 
 
 def test_a_rollback_whose_consent_nobody_knows_asks_for_it(desk: Desk) -> None:
@@ -473,6 +470,11 @@ def test_a_rollback_without_consent_is_not_sent_to_resume(desk: Desk) -> None:
     assert typed.next[0].startswith(f"runbook rollback {run.id} --discard-writes")
     assert "resume" not in typed.err
     assert "nothing was changed just now" in typed.err
+
+
+def test_where_there_is_nothing_to_do_no_host_was_asked_and_it_says_so(desk: Desk) -> None:
+    desk.restore()
+    assert "\nWhat is true:  as of 20" in desk.type("resume").out
 
 
 def test_one_command_has_one_result_line(desk: Desk) -> None:

@@ -6,8 +6,9 @@ import json
 
 from runbook import findings
 from runbook.checks import Finding, Severity, all_checks
-from runbook.step import Binding, Target
-from tests.fake.sessions import plan
+from runbook.checks.locks import Locks
+from runbook.step import Binding, Result, Target
+from tests.fake.sessions import BOUND, plan
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]x[/red]\r\n| `rm` | \u202etxt"
 FINDINGS = [
@@ -64,6 +65,17 @@ def test_the_same_on_several_hosts_is_told_once() -> None:
         "! m4: swap is on, 4 GB",
         "    do: ssh m4 swapoff -a",
     ]
+
+
+def test_a_run_is_taken_over_by_one_host_of_it_not_by_each() -> None:
+    """``adopt`` asks the others itself."""
+    lock = Result(0, '\nlock {"run": "r-1", "holder": "eve@laptop", "since": "2026-04-09T14:00:00Z"}')
+    unread = Result(0, "\nlock ")
+    answers = {"m1": (unread,), "m2": (lock,), "m3": (lock,)}
+    told = findings.told(findings.grouped(Locks().judge(plan(3), BOUND, answers)))
+    assert any(line.endswith("rm /var/lib/etcd-runbook.lock") for line in told)
+    assert [line for line in told if "runbook adopt --host root@10.0.1.11 --run r-1" in line]
+    assert not any("likewise" in line or "10.0.1.12" in line for line in told)
 
 
 def test_a_moment_between_two_hosts_makes_no_difference() -> None:

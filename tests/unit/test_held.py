@@ -69,7 +69,7 @@ def test_a_host_that_falls_silent_keeps_what_was_seen(world: World) -> None:
     world.hosts["m1"].reachable = False
     made = error(world, "m1", again="runbook status mine")
     assert made.message == "another run holds m1: prod-1, by eve@laptop, since 2026-04-09 14:02:00 UTC"
-    assert made.next[-1] == "runbook status mine"
+    assert made.next[-1] == "runbook status mine   # once that run has ended"
     assert not any(" rm " in command for command in made.next)
 
 
@@ -88,7 +88,7 @@ def test_a_lock_that_names_nobody_is_for_a_person_to_judge(world: World) -> None
 def test_a_silent_host_whose_lock_nobody_read_gets_no_such_advice(world: World) -> None:
     world.hosts["m2"].put(LOCK, "what is this")
     world.hosts["m2"].reachable = False
-    assert error(world, "m2", again="runbook status mine").next == ("runbook status mine",)
+    assert error(world, "m2", again="runbook status mine   # it waits").next == ("runbook status mine   # it waits",)
 
 
 def test_the_command_that_takes_it_over_logs_in_as_the_plan_does_and_finds_its_workspace(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -198,6 +199,17 @@ def test_what_hosts_say_and_no_plan_can_hold(desk: Desk) -> None:
     assert "what the hosts say makes no valid plan" in done.stderr
     assert "spec.nodes[1].name" in done.stderr
     assert not desk.out.exists()
+    known = f"--identity-file {desk.key} --known-hosts-file {desk.known} -o plan.yaml --force"
+    assert f"Type next:     runbook init {' '.join(ALL)} {known}   # after mending it there, or" in done.stderr
+
+
+def test_a_manifest_that_lies_aside_is_put_back_by_the_next_command(desk: Desk) -> None:
+    aside = base64.b64encode((desk.machines[0].files.pop("etcd.yaml") or "").encode()).decode()
+    desk.machines[0].more = ["stray /root/aside/etcd.yaml", f"stray-text {aside}"]
+    told = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml").stdout.partition("Type next:")[2]
+    mv = "root@10.0.1.10 mv /root/aside/etcd.yaml /etc/kubernetes/manifests/etcd.yaml   # "
+    assert mv in told.splitlines()[0]
+    assert told.index(mv) < told.index("runbook preview --check plan.yaml")
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,10 @@ def test_manifests_put_aside_are_read_where_they_lie() -> None:
     draft = drafted(cluster(m1={"files": files, "more": more, "etcd": False}))
     assert [n.name for n in draft.nodes] == ["m1", "m2", "m3"]
     assert any("etcd.yaml is missing" in w and "/root/aside/etcd.yaml: put it back" in w for w in draft.warnings)
+    (back,) = draft.put_back
+    assert back.startswith("ssh ")
+    assert back.endswith(" root@10.0.1.10 mv /root/aside/etcd.yaml /etc/kubernetes/manifests/etcd.yaml")
+    assert drafted(cluster()).put_back == []
 
 
 # Odd hosts.
@@ -510,6 +514,7 @@ def test_a_host_whose_manifests_another_run_has_parked() -> None:
     files = edited("m1", "etcd.yaml")
     del files["etcd.yaml"]
     lock = 'now 1775743200\nlife 1775743190\n\nlock {"run": "prod-20260409t140000z-0a1b", "holder": "ann@desk"}'
-    with pytest.raises(Held, match="prod-20260409t140000z-0a1b, by ann@desk"):
+    with pytest.raises(Held, match="prod-20260409t140000z-0a1b, by ann@desk") as caught:
         drafted(cluster(m1={"files": files, "lock": lock}))
+    assert caught.value.next[-1].startswith("runbook adopt --host root@10.0.1.10 --run prod-20260409t140000z-0a1b")
     assert any("another run holds 10.0.1.10" in w for w in drafted(cluster(m1={"lock": lock})).warnings)

@@ -20,7 +20,7 @@ JUDGES: tuple[Callable[[Replay], str], ...] = (
 
 def past(state: str, **more: Any) -> Replay:
     header = {"version": __version__, "nodes": ["m1", "m2", "m3"]}
-    return Replay(run=RUN, state=state, header=header, lines=[{"event": "run"}], **more)
+    return Replay(run=RUN, state=state, header=header, lines=[{"event": "run", "at": "2026-04-09T14:00:00Z"}], **more)
 
 
 @pytest.mark.parametrize("more", [{"finishing": True}, {"finishing": True, "closed": True}])

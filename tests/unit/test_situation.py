@@ -207,6 +207,39 @@ def test_no_place_in_the_run_is_without_them(run_state: str, name: str, to: str)
     assert all(command.startswith("runbook ") for command in said["next"])
 
 
+def test_a_success_without_a_node_names_all_that_a_success_names() -> None:
+    """The way back too: it is as open as ever, and closes with `finish`."""
+    end = [step(70, ORDER[-1], "DONE"), state(71, "verifying", "complete")]
+    whole, less = at_step(ORDER[-1], "DONE", "verifying", None, *end), [line("absent", 1, hosts=["m3"])]
+    less_m3 = replay([*whole.lines[:2], *less, *whole.lines[2:]])
+    verbs = ["report", "finish", "rollback"]
+    assert [c.split()[1] for c in situation.commands(whole, RUN)] == verbs
+    assert [c.split()[1] for c in situation.commands(less_m3, RUN)] == ["resume", *verbs]
+    assert situation.advice(less_m3, RUN)[-1] == situation.advice(whole, RUN)[-1]
+    closes = (
+        f"runbook finish {RUN} --accept{NOTE}closes the run without m3: removes the old data, and with it the way back"
+    )
+    assert closes in situation.advice(less_m3, RUN)
+
+
+def test_by_the_journal_alone_it_is_told_as_of_when_a_host_last_answered() -> None:
+    """What the engine of a lost laptop wrote down later, that it was refused, is no news of the hosts."""
+    refused = [line("engine", 3600), line("superseded", 3601, adopt="runbook adopt --host root@m1")]
+    past = at_step("SwapData", "UNKNOWN", "halted", {"m1": "yes", "m2": "unknown: lost", "m3": "yes"}, *refused)
+    assert situation.remembered(past, RUN)["true"].splitlines() == [
+        "as of 2026-04-09 14:00:50 UTC, when a host last answered this machine:",
+        f"m1, m3: {facts.AFTER['SwapData']}",
+        f"m2: {facts.AFTER['StopEtcd']}; it did not answer at last",
+    ]
+
+
+def test_a_run_of_which_no_host_was_heard_is_told_as_of_the_journals_last_line() -> None:
+    past = replay([line("run", 0, **HEADER), state(7, "planned", "halted")])
+    heading = "as of 2026-04-09 14:00:07 UTC, when this machine's journal ends:"
+    assert situation.remembered(past, RUN)["true"].splitlines() == [heading, f"m1, m2, m3: {facts.UNTOUCHED}"]
+    assert situation.remembered(replay([]), RUN)["true"] == "nothing was done on any host"
+
+
 def test_what_is_true_is_told_host_by_host() -> None:
     past = at_step("SwapData", "UNKNOWN", "halted", {"m1": "yes", "m2": "unknown: lost", "m3": "yes"})
     said = situation.describe(past, RUN)
