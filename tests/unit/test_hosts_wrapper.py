@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -479,6 +480,7 @@ class Upload:
         size: int = len(CONTENT),
         origin: str = "",
         epoch: int = 1,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.nonce = secrets.token_hex(16)
         self.dest = host.dir / "the file"
@@ -492,6 +494,7 @@ class Upload:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env=env,
         )
         assert self.process.stdin
         self.process.stdin.write(script)
@@ -516,6 +519,24 @@ def test_a_file_is_received_proven_and_put_in_its_place(host: Host) -> None:
     assert stat.S_IMODE(upload.dest.stat().st_mode) == 0o640
     assert parts(host) == []
     assert host.files("u.0")["rc"] == "0\n"
+
+
+@pytest.mark.parametrize("lacks", [(), ("perl",), ("perl", "python3")], ids=" and ".join)
+def test_a_large_file_comes_through_a_large_pipe_where_the_host_can(
+    host: Host, tmp_path: Path, lacks: Sequence[str]
+) -> None:
+    for tool in lacks:
+        (tmp_path / tool).write_text("#!/bin/sh\necho no such program >&2\nexit 127\n")
+        (tmp_path / tool).chmod(0o755)
+    content = bytes(1 << 25)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    upload = Upload(host, size=len(content), sha=hashlib.sha256(content).hexdigest(), env=env)
+    assert upload.process.stdin
+    upload.process.stdin.write(content[:-1])
+    holds = fcntl.fcntl(upload.process.stdin, fcntl.F_GETPIPE_SZ)
+    code, _, err = upload.finish(content[-1:])
+    assert (code, err.count(b"no such")) == ("0", 0), err
+    assert holds == (1 << 16 if len(lacks) == 2 else 1 << 20)
 
 
 def test_a_file_that_was_proven_is_read_again_only_when_somebody_touched_it(host: Host, tmp_path: Path) -> None:
