@@ -65,10 +65,20 @@ def preview_binding(plan: Plan) -> tuple[Binding, str]:
 
 
 def leaving_out(plan: Plan, bound: Binding, names: Sequence[str]) -> Binding:
-    """The binding of a run that begins without these nodes. Raises UsageError for unknown ones, or too many."""
+    """The binding of a run that begins without these nodes.
+
+    Raises UsageError for unknown ones, for too many, and for the one that holds the snapshot.
+    """
     from runbook.debts import most_absent
 
     most_absent(plan, names)
+    if plan.snapshot.node in names:
+        raise UsageError(
+            f"--without {plan.snapshot.node}: spec.snapshot.from takes the snapshot from that node's disk",
+            true="nothing was changed",
+            means="the other nodes have nothing to be restored from",
+            next=(f"runbook validate {shlex.quote(str(plan.file))}{NOTE}after naming a snapshot elsewhere there",),
+        )
     return replace(bound, absent=tuple(n.name for n in plan.nodes if n.name in names))
 
 

@@ -114,3 +114,13 @@ def test_who_is_to_confirm_types_the_same_again(desk: Desk) -> None:
     again = f"runbook run {desk.quoted} --without m3"
     assert typed.next[0] == f"{again} --yes"
     assert typed.next[1].startswith(f"{again} --approve DIGEST   # ")
+
+
+@pytest.mark.parametrize("command", ["preview", "run"])
+def test_the_node_that_holds_the_snapshot_cannot_be_left_out(desk: Desk, command: str) -> None:
+    plan = desk.plan_path.read_text()
+    desk.plan_path.write_text(plan.replace("file:///s.db", "host://m2/opt/etcd.db"))
+    words = ["--yes"] if command == "run" else []
+    done = desk.type(command, str(desk.plan_path), *words, "--without", "m2", code=2)
+    assert "takes the snapshot from that node's disk" in done.err
+    assert not list((desk.home / "state").glob("runs/*"))
