@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -35,11 +36,11 @@ RESERVE = 64 << 20
 LOOK = r"""
 set -u
 [ -f "$1" ] || { echo "there is no such file" >&2; exit 3; }
-stat -L -c '%d %i %s %Y %Z %y' -- "$1" || exit 4
+stat -L -c '%a %d %i %s %Y %Z %y' -- "$1" || exit 4
 od -A n -t x1 -j 16 -N 4 -- "$1" | tr -d ' \n'
 """
-"""What changes where somebody writes to the file or replaces it, as ``snapshots.content.touched`` has it, with the date
-once more for its fractions; and what every database of etcd has at byte 16."""
+"""Its mode; what changes where somebody writes to the file or replaces it, as ``snapshots.content.touched`` has it, and
+the date once more for its fractions; then what every database of etcd has at byte 16."""
 
 
 def fetch(there: There) -> Fetched:
@@ -55,11 +56,12 @@ def fetch(there: There) -> Fetched:
     path = Path(there.path)
     try:
         refuse_part(path)
-        before = _seen(link, path)
+        before, mode = _seen(link, path)
         with _room(before[2]) as copy:
             _stream(link, path, copy, before)
             trailer = there.allow_missing_trailer
             facts = inspect_open(path, copy.fileno(), allow_missing_trailer=trailer, sha256=there.sha256 or None)
+            facts = replace(facts, world_readable=bool(mode & stat.S_IROTH))  # the copy is not
             content = replace(read_open(copy.fileno(), there.wanted), touched=before)
     except SnapshotDamaged as error:
         raise NotWhole(error.message) from error
@@ -73,30 +75,30 @@ def _ask(link: Link, path: Path) -> Result:
     return errands.ask(link, [command])[0]
 
 
-def _seen(link: Link, path: Path) -> tuple[int, ...]:
-    """What the host says of the file, so that nothing is fetched that is no snapshot."""
+def _seen(link: Link, path: Path) -> tuple[tuple[int, ...], int]:
+    """What the host says of the file, and its mode, so that nothing is fetched that is no snapshot."""
     result = _ask(link, path)
     if result.code == 3:
         raise NotWhole(f"{path}: {result.tail()}")
     if not result.ok:
         raise OSError(result.tail() or f"it cannot be looked at (exit code {result.code})")
-    touched, magic = _parsed(result.out)
+    touched, mode, magic = _parsed(result.out)
     if magic != MAGIC.to_bytes(4, "little").hex():
         raise NotWhole(f"{path}: it is no etcd snapshot: bbolt's magic number is not where it belongs")
-    return touched
+    return touched, mode
 
 
-def _parsed(text: str) -> tuple[tuple[int, ...], str]:
-    """Device, inode, size, and both times in nanoseconds; and the magic number in hex."""
+def _parsed(text: str) -> tuple[tuple[int, ...], int, str]:
+    """Device, inode, size, and both times in nanoseconds; the mode; and the magic number in hex."""
     line, _, magic = text.partition("\n")
-    words = line.split(maxsplit=5)
-    if len(words) < 6 or not all(word.isdecimal() for word in words[:5]):
+    words = line.split(maxsplit=6)
+    if len(words) < 7 or not all(word.isdecimal() for word in words[:6]) or set(words[0]) & {"8", "9"}:
         raise OSError(f"the host's stat says {line[:80]!r}")
-    device, inode, size, written, status = map(int, words[:5])
-    fraction = re.search(r":\d\d\.(\d{1,9})", words[5])
+    device, inode, size, written, status = map(int, words[1:6])
+    fraction = re.search(r":\d\d\.(\d{1,9})", words[6])
     # a stat without fractions leaves the second's end: a Lease that was renewed in that second is no younger
     rest = int(fraction[1].ljust(9, "0")) if fraction else 10**9 - 1
-    return (device, inode, size, written * 10**9 + rest, status * 10**9), magic.strip()
+    return (device, inode, size, written * 10**9 + rest, status * 10**9), int(words[0], 8), magic.strip()
 
 
 def _room(size: int) -> IO[bytes]:

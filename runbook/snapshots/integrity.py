@@ -68,7 +68,7 @@ class SnapshotFacts:
         """What a responder should know of it, though it does not stand in the way."""
         told = []
         if self.world_readable:
-            told.append(f"{self.path} can be read by every user of this machine, and holds every Secret: chmod 600 it")
+            told.append(f"{self.path} can be read by every user of its machine, and holds every Secret: chmod 600 it")
         if not self.has_trailer:
             told.append(f"{self.path} has no checksum at its end: only the plan's sha256 can tell whether it is whole")
         halts = "the run will halt in the outage, before the API servers, and say what to type; then resume it"

@@ -90,7 +90,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def there(tmp_path: Path) -> There:
     path = tmp_path / "a b; $(id).db"
     path.write_bytes(SAMPLE.read_bytes())
-    path.chmod(0o644)
+    path.chmod(0o600)
     return There(ADDRESS.to_json(), str(path), WANTED)
 
 
@@ -105,6 +105,12 @@ def test_it_is_what_it_would_be_on_this_machine(host: Host, there: There) -> Non
     # its date is what tells how old it is, and its size is compared
     assert found.content.touched[:4] == touched(path.stat())[:4]
     assert Fetched.from_json(found.json()) == found
+
+
+def test_a_file_that_everybody_may_read_there_is_told(host: Host, there: There) -> None:
+    Path(there.path).chmod(0o604)
+    (told,) = fetch.fetch(there).warnings
+    assert "can be read by every user of its machine" in told
 
 
 def test_the_copy_has_no_name_and_is_nobody_elses(host: Host, there: There, tmp_path: Path) -> None:
@@ -231,8 +237,8 @@ def test_no_room_is_told_before_anything_comes(host: Host, there: There, monkeyp
 
 
 def test_a_date_without_fractions_is_the_seconds_end() -> None:
-    assert fetch._parsed("1 2 3 4 5 2026-04-09 14:00:00.250000000 +0000\nx\n")[0][3] == 4_250_000_000
-    assert fetch._parsed("1 2 3 4 5 2026-04-09 14:00:00\nx")[0][3] == 4_999_999_999
+    assert fetch._parsed("600 1 2 3 4 5 2026-04-09 14:00:00.250000000 +0000\nx\n")[0][3] == 4_250_000_000
+    assert fetch._parsed("600 1 2 3 4 5 2026-04-09 14:00:00\nx")[0][3] == 4_999_999_999
     with pytest.raises(OSError, match="the host's stat says"):
         fetch._parsed("stat: usage")
 
