@@ -6,12 +6,12 @@ newest copy always names the step that an engine may have been in, and what it d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from runbook.journal import Journal
 from runbook.log import logger
 from runbook.step import Result
-from runbook.transport import Ahead, Copy, RunHosts
+from runbook.transport import Copy, RunHosts
 
 JOURNAL = "journal.jsonl"
 NOT_SO_LONG, NO_DIRECTORY, SUPERSEDED = 94, 95, 97
@@ -30,13 +30,12 @@ class Copies:
         """Hosts that did not answer: they are not waited for again and again."""
         self.told: set[str] = set()
 
-    def share(self, but: Collection[str] = ()) -> dict[str, Result]:
+    def share(self) -> dict[str, Result]:
         """Bring the copies up to the journal's end; a host that cannot take them is journalled, once.
 
-        Returns each host's answer; only that a newer engine has the run (97) must stop anybody. ``but`` these hosts:
-        they are about to act, and are given their copies :meth:`ahead` of that.
+        Returns each host's answer; only that a newer engine has the run (97) must stop anybody.
         """
-        wanted = [name for name in self.names if name not in self.deaf and name not in but]
+        wanted = [name for name in self.names if name not in self.deaf]
         results = self._send(wanted)
         again = [name for name, result in results.items() if result.code == NOT_SO_LONG]
         for name in again:
@@ -47,21 +46,7 @@ class Copies:
             self._note(name, result)
         return results
 
-    def ahead(self, names: Collection[str]) -> Ahead:
-        """What these hosts are to write before they act; :meth:`took` must be told what came of it."""
-        copies = self._missing([name for name in self.names if name in names])
-        for name in copies:
-            self.has.pop(name, None)  # until it has said so
-        return Ahead(copies)
-
-    def took(self, ahead: Ahead) -> None:
-        """What hosts said of what they were to keep before they acted. One that lacks the start gets all next time."""
-        self.has |= self._ends(ahead.copies, ahead.kept)
-        for name, result in ahead.kept.items():
-            if result.code != NOT_SO_LONG:
-                self._note(name, result)
-
-    def _missing(self, names: Collection[str]) -> dict[str, list[Copy]]:
+    def _send(self, names: Sequence[str]) -> dict[str, Result]:
         end = self.journal.size
         copies: dict[str, list[Copy]] = {}
         for name in names:
@@ -69,17 +54,8 @@ class Copies:
             rest = () if name in self.has else (Copy(file, 0, data) for file, data in self.files().items())
             if offset < end:
                 copies[name] = [*rest, Copy(JOURNAL, offset, self.journal.tail(offset)[: end - offset])]
-        return copies
-
-    @staticmethod
-    def _ends(copies: Mapping[str, Sequence[Copy]], results: Mapping[str, Result]) -> dict[str, int]:
-        """Bytes of the journal that hosts have now which took theirs; the journal is the last of what they are sent."""
-        return {n: copies[n][-1].offset + len(copies[n][-1].data) for n, result in results.items() if result.ok}
-
-    def _send(self, names: Sequence[str]) -> dict[str, Result]:
-        copies = self._missing(names)
         results = self.hosts.keep(copies) if copies else {}
-        self.has |= self._ends(copies, results)
+        self.has |= {name: end for name, result in results.items() if result.ok}
         return results
 
     def _note(self, name: str, result: Result) -> None:

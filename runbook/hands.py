@@ -132,7 +132,7 @@ class Hands:
             self.carry_out(step, todo, what)
             return
         for name, actions in todo.items():
-            result = self.carry_out(step, {name: actions}, what, alone=name != next(iter(todo)))[name]
+            result = self.carry_out(step, {name: actions}, what)[name]
             if result.ok and name != list(todo)[-1]:
                 ask_until(self.hosts, {name: turns[name]}, self.clock)
 
@@ -189,34 +189,22 @@ class Hands:
                 next=situation.superseded(back, run),
             )
 
-    def carry_out(
-        self, step: Step, actions: Mapping[str, Sequence[Action]], what: str, *, alone: bool = False
-    ) -> dict[str, Result]:
-        """Carry actions out, journalled; a host's failure is its trouble. Raises Held for a forgotten engine.
-
-        All hosts have a copy of the journal up to here first, so that each names the step that was begun; ``alone``:
-        the others have been told of this step already.
-        """
+    def carry_out(self, step: Step, actions: Mapping[str, Sequence[Action]], what: str) -> dict[str, Result]:
+        """Carry actions out, journalled; a host's failure is its trouble. Raises Held for a forgotten engine."""
         if not actions:
             return {}
         self.shown.forget()
-        if not alone:
-            self._superseded(self.copies.share(but=actions))
+        self._superseded(self.copies.share())
         key = f"{step.id()}.{what}.{self.journal.epoch}.{len(self.journal.lines)}"
-        ahead = self.copies.ahead(actions)
-        results = self.hosts.act(actions, key, _Witness(self.journal, step.id(), self.calm), ahead)
-        self.copies.took(ahead)
+        results = self.hosts.act(actions, key, _Witness(self.journal, step.id(), self.calm))
         for host, result in results.items():
             if result.ok:
                 self.copies.deaf.discard(host)
             else:
-                if result.unknown:
-                    self.copies.deaf.add(host)
                 self.calm.discard(host)
                 verdict = Verdict.UNKNOWN if result.unknown else Verdict.NO
                 self.trouble[host] = View(verdict, result.tail() or f"exit code {result.code}")
-        for said in (ahead.kept, results):
-            self._superseded(said)
+        self._superseded(results)
         return results
 
     def record_step(self, step: Step, source: str, dest: str, trigger: str, views: Views) -> None:

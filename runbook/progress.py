@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runbook.journal import Line
     from runbook.plan import Plan
     from runbook.step import Action, Binding, Command, Result, Step
-    from runbook.transport import Ahead, Copy, RunHosts, Witness
+    from runbook.transport import Copy, RunHosts, Witness
 
 PATIENCE = 15.0
 """Seconds of silence after which ``Plain`` says what is being waited for."""
@@ -82,11 +82,9 @@ class Watched:
                 self.hear(host, command, result)
         return answers
 
-    def act(
-        self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness, ahead: Ahead | None = None
-    ) -> dict[str, Result]:
-        """See :meth:`runbook.transport.RunHosts.act`."""
-        return self.hosts.act(actions, key, witness, ahead)
+    def act(self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.act`."""
+        return self.hosts.act(actions, key, witness)
 
     def settle(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """See :meth:`runbook.transport.Hosts.settle`."""

@@ -7,7 +7,7 @@ does not answer gives ``Result(code=None)``, never an exception, so that one dea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from runbook.step import Action, Command, Result
@@ -54,18 +54,6 @@ class Copy:
     data: bytes
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """Copies that hosts write before their first action, in the same breath, and what each host said of that.
-
-    A host that is not in ``kept`` in the end has not said it: what it has is not known. What it said stops nothing: an
-    action is refused for reasons of its own.
-    """
-
-    copies: Mapping[str, Sequence[Copy]]
-    kept: dict[str, Result] = field(default_factory=dict)
-
-
 class Hosts(Protocol):
     """All hosts of one run, connected as needed."""
 
@@ -101,11 +89,6 @@ class Hosts(Protocol):
 
 class RunHosts(Hosts, Protocol):
     """Hosts that also keep copies of the run's files: what the engine works with."""
-
-    def act(
-        self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness, ahead: Ahead | None = None
-    ) -> dict[str, Result]:
-        """As with :meth:`Hosts.act`; a host that is ``ahead`` has its copies before its first action begins there."""
 
     def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
         """Write these into each host's run directory, durably, beside any command that runs there.

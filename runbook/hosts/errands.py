@@ -157,10 +157,6 @@ class Errand:
         self._timeout = timeout
         self._began = time.monotonic()
         self._until = self._began + wrapper.limit(timeout) + wrapper.KILL + MARGIN
-        self.ahead: Callable[[str], bytes] | None = None
-        """A script that runs before, in the same shell; whatever comes of it, the errand's own one follows."""
-        self.kept: Result | None = None
-        """What came of the script ahead; None: not known."""
         self.started = False
         """A script was handed over, at least in part: something may be under way on the host."""
         self._lost = 0.0
@@ -205,7 +201,7 @@ class Errand:
 
     def _converse(self, script: Callable[[str], bytes], where: str, stream: Streaming | None, gap: float) -> Result:
         word = nonce()
-        text = (self.ahead(word) if self.ahead else b"") + script(word)
+        text = script(word)
         elevates = self._link.address.elevates
         shell = wrapper.streaming_shell(elevates, len(text)) if stream else wrapper.shell(elevates)
         with self._opens(self._link, shell, word, wrapper.TAIL * 2) as session:
@@ -214,7 +210,6 @@ class Errand:
             self.started = True
             session.send(text)
             try:
-                self._hear_ahead(session, gap)
                 session.next(min(START, self._left()))
             except Ended as error:
                 return Result(error.code or NO_SHELL, err=refusal(self._link, error), seconds=self._seconds)
@@ -230,12 +225,6 @@ class Errand:
             if not stream:
                 session.leave()
         return self._judge(frame, where)
-
-    def _hear_ahead(self, session: Dialogue, gap: float) -> None:
-        """What comes first; it is not sent again once its end is known."""
-        if self.ahead:
-            session.next(min(START, self._left()))
-            self.kept, self.ahead = self._judge(self._end(session, gap), ""), None
 
     def _end(self, session: Dialogue, gap: float) -> Frame:
         """The frame after the signs of life."""

@@ -18,7 +18,7 @@ from runbook.hosts import client, errands, transfer, wrapper
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link, link_to
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import Ahead, Claim, Copy, Witness
+from runbook.transport import Claim, Copy, Witness
 
 T = TypeVar("T")
 KEEP = 15.0
@@ -70,17 +70,11 @@ class Fleet:
             lambda name, why: tuple(Result(None, err=why) for _ in asks[name]),
         ) | {name: () for name in asks if not asks[name]}
 
-    def act(
-        self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness, ahead: Ahead | None = None
-    ) -> dict[str, Result]:
-        """See :meth:`runbook.transport.RunHosts.act`.
-
-        An exception of the witness is raised when all hosts have ended.
-        """
-        first = ahead or Ahead({})
+    def act(self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness) -> dict[str, Result]:
+        """See :meth:`runbook.transport.Hosts.act`. An exception of the witness is raised when all hosts have ended."""
         return self._each(
             [name for name in actions if actions[name]],
-            lambda link, call: self._sequence(link, actions[link.address.name], key, witness, call, first),
+            lambda link, call: self._sequence(link, actions[link.address.name], key, witness, call),
             lambda _, why: Result(None, err=why),
         ) | {name: Result(0) for name in actions if not actions[name]}
 
@@ -96,11 +90,13 @@ class Fleet:
 
     def keep(self, copies: Mapping[str, Sequence[Copy]]) -> dict[str, Result]:
         """See :meth:`runbook.transport.Hosts.keep`."""
-        return self._each(
-            list(copies),
-            lambda link, call: self._keep(link, copies[link.address.name], call),
-            lambda _, why: Result(None, err=why),
-        )
+
+        def work(link: Link, call: Call) -> Result:
+            guarded, errand = self._guarded(link), errands.Errand(link, KEEP, call.stop)
+            errand.doubt = "whether it has the copy is not known"
+            return errand.run(lambda word: guarded.keep(word, copies[link.address.name]), "")
+
+        return self._each(list(copies), work, lambda _, why: Result(None, err=why))
 
     def close(self) -> None:
         """Drop all connections; what runs on the hosts runs on."""
@@ -111,21 +107,14 @@ class Fleet:
         target = self._targets[link.address.name]
         return wrapper.Guarded(target.run_dir, target.bound.run, self._claim, link.forsaken)
 
-    def _keep(self, link: Link, copies: Sequence[Copy], call: Call) -> Result:
-        guarded, errand = self._guarded(link), errands.Errand(link, KEEP, call.stop)
-        errand.doubt = "whether it has the copy is not known"
-        return errand.run(lambda word: guarded.keep(word, copies), "")
-
-    def _sequence(
-        self, link: Link, actions: Sequence[Action], key: str, witness: Witness, call: Call, ahead: Ahead
-    ) -> Result:
-        """One host's actions in order, up to the first that fails; its copies before them all."""
+    def _sequence(self, link: Link, actions: Sequence[Action], key: str, witness: Witness, call: Call) -> Result:
+        """One host's actions in order, up to the first that fails."""
         name, last = link.address.name, Result(0)
         for number, action in enumerate(actions):
             own = wrapper.checked_key(f"{key}.{number}")
             call.tell(name, lambda own=own, action=action: witness.begins(name, own, action))  # type: ignore[misc]
             link.lost = partial(self._tell_lost, call, witness, name, own)
-            result = self._one(link, action, own, call, Ahead({}) if number else ahead)
+            result = self._one(link, action, own, call)
             call.tell(name, lambda own=own, action=action, result=result: witness.ended(name, own, action, result))  # type: ignore[misc]
             if result.ok:
                 last = result
@@ -138,33 +127,22 @@ class Fleet:
         with contextlib.suppress(Interruption):
             call.tell(name, lambda: witness.lost(name, key, why))
 
-    def _one(self, link: Link, action: Action, key: str, call: Call, ahead: Ahead) -> Result:
-        guarded = isinstance(action, Command) and action.changes and not action.bare
-        copies = ahead.copies.get(link.address.name, ())
-        if copies and not guarded:
-            ahead.kept[link.address.name] = self._keep(link, copies, call)
+    def _one(self, link: Link, action: Action, key: str, call: Call) -> Result:
         if isinstance(action, Upload):
             result = self._upload(link, action, key, call)
-        elif guarded:
-            result = self._guarded_command(link, action, key, call, ahead)
-        else:
+        elif action.bare or not action.changes:
             return errands.bare(link, action)
+        else:
+            guarded, intent = self._guarded(link), self._intent(key, action)
+            where = f"{self._targets[link.address.name].run_dir}/commands/{key}"
+            result = errands.Errand(link, action.timeout, call.stop).run(
+                lambda word: guarded.run(word, key, intent, action), where
+            )
+            result = errands.scrubbed(action, result)
         if result.unknown:
             # Its script may yet arrive there; whatever we do next on that host must bar it first.
             link.forsaken.append(key)
         return result
-
-    def _guarded_command(self, link: Link, command: Command, key: str, call: Call, ahead: Ahead) -> Result:
-        """Through the wrapper; copies travel with it, for each round trip to all hosts is time of the outage."""
-        name, guarded, intent = link.address.name, self._guarded(link), self._intent(key, command)
-        errand = errands.Errand(link, command.timeout, call.stop)
-        if copies := ahead.copies.get(name, ()):
-            errand.ahead = lambda word: guarded.keep(word, copies)
-        where = f"{self._targets[name].run_dir}/commands/{key}"
-        result = errand.run(lambda word: guarded.run(word, key, intent, command), where)
-        if errand.kept:
-            ahead.kept[name] = errand.kept
-        return errands.scrubbed(command, result)
 
     def _intent(self, key: str, action: Action) -> str:
         """One line of JSON: what is about to be started, without its secrets."""

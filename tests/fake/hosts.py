@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from runbook.step import Action, Command, Result, Target, Upload
-from runbook.transport import LOCK, Ahead, Copy, Witness
+from runbook.transport import LOCK, Copy, Witness
 from tests.fake.machine import BOOT_ID
 from tests.fake.shell import Step
 from tests.fake.world import FakeHost, World
@@ -113,7 +113,6 @@ class FakeHosts:
         self.world, self.epoch, self.fuse = world, epoch, fuse
         self.targets = {n.name: n for n in targets}
         self.jobs: dict[str, Job] = world.jobs
-        self.ahead = Ahead({})
 
     def ask(self, asks: Mapping[str, Sequence[Command]]) -> dict[str, tuple[Result, ...]]:
         """Read-only: what is asked may change no file."""
@@ -201,11 +200,8 @@ class FakeHosts:
             host.sync(f"{run_dir}/epoch")
         return True
 
-    def act(
-        self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness, ahead: Ahead | None = None
-    ) -> dict[str, Result]:
+    def act(self, actions: Mapping[str, Sequence[Action]], key: str, witness: Witness) -> dict[str, Result]:
         """All hosts go on in turn, a moment each, so that a crash leaves each of them somewhere else."""
-        self.ahead = ahead or Ahead({})
         todo = {name: list(enumerate(list_)) for name, list_ in actions.items()}
         results = {name: Result(0) for name in actions}
         current: dict[str, Job] = {}
@@ -232,9 +228,6 @@ class FakeHosts:
     ) -> None:
         host, action = self.world.hosts[name], todo[name].pop(0)[1]
         witness.begins(name, key, action)
-        if key.endswith(".0") and name in self.ahead.copies:
-            kept = self.keep({name: self.ahead.copies[name]})[name]
-            self.ahead.kept.update({} if kept.unknown else {name: kept})
         refusal = LOST if not host.reachable else self._refusal(host, action)
         if refusal:
             self._ended(Job(host, action, key), refusal, todo, results, witness)

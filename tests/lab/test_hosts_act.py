@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
-from runbook.hosts import Fleet, errands
-from runbook.step import Action, Command, Result, Secret, Upload
-from runbook.transport import Ahead, Copy
+from runbook.hosts import errands
+from runbook.step import Action, Command, Secret
 from tests.lab import hosts_kit
 from tests.lab.hosts_kit import RUN_DIR, Bench, Witness, ask, do, meanwhile
 
@@ -57,49 +53,6 @@ def test_a_lost_connection_loses_nothing(bench: Bench) -> None:
     assert result.seconds > 2.5
     assert bench.sh("cat /root/t/ran") == "x\n"
     assert bench.sh(f"cat {RUN_DIR}/commands/{key}.0.rc") == "5\n"
-
-
-def copied(fleet: Fleet, key: str, actions: Sequence[Action], *pieces: Copy) -> tuple[Ahead, Result]:
-    ahead = Ahead({"m1": pieces})
-    return ahead, fleet.act({"m1": actions}, key, Witness(), ahead)["m1"]
-
-
-JOURNAL = Copy("journal.jsonl", 0, b"one\n")
-
-
-def upload(content: bytes) -> Upload:
-    return Upload("/root/t/up", hashlib.sha256(content).hexdigest(), content=content)
-
-
-@pytest.mark.parametrize("first", [do("cat journal.jsonl"), do("cat journal.jsonl", bare=True), upload(b"x")])
-def test_a_host_has_its_copy_before_it_acts(bench: Bench, first: Action) -> None:
-    fleet = bench.connect(user="ops")
-    look = do(f"cat {RUN_DIR}/journal.jsonl")
-    if isinstance(first, Command):
-        first = replace(first, argv=look.argv)
-    ahead, result = copied(fleet, bench.key(), [first, look], JOURNAL)
-    assert (result.code, result.out) == (0, "one\n")
-    assert ahead.kept["m1"].ok
-    ahead, result = copied(fleet, bench.key(), [look], Copy("journal.jsonl", 99, b"two\n"))
-    assert (result.code, result.out, ahead.kept["m1"].code) == (0, "one\n", 94), "told, and no reason to stop"
-
-
-def test_a_copy_that_was_heard_of_is_not_sent_again_behind_a_lost_connection(bench: Bench) -> None:
-    key, grown = bench.key(), Copy("journal.jsonl", 4, b"two\n")
-    fleet = bench.connect()
-    copied(fleet, bench.key(), [do("true")], JOURNAL)
-    with meanwhile(1.0, bench.cut):
-        ahead, result = copied(fleet, key, [do("echo x >>/root/t/ran; sleep 3; exit 5")], grown)
-    assert (result.code, ahead.kept["m1"].code) == (5, 0)
-    assert bench.sh(f"cat /root/t/ran {RUN_DIR}/journal.jsonl") == "x\none\ntwo\n"
-
-
-def test_a_newer_engine_gets_neither_the_copy_nor_the_command(bench: Bench) -> None:
-    bench.connect(epoch=2).settle(["m1"], 1)
-    ahead, result = copied(bench.connect(epoch=1), bench.key(), [do("touch /root/t/ran")], JOURNAL)
-    assert (result.code, ahead.kept["m1"].code) == (97, 97)
-    assert bench.sh("ls /root/t") == ""
-    assert "journal" not in bench.sh(f"ls {RUN_DIR}")
 
 
 def test_a_pulled_cable_loses_nothing(bench: Bench) -> None:

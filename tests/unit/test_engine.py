@@ -11,11 +11,11 @@ import pytest
 
 from runbook.checks import Finding, Severity
 from runbook.errors import Halted, Held, Refused, RunbookError, Unverified
-from runbook.hands import FRESH, Open
+from runbook.hands import FRESH, Hands, Open
 from runbook.journal import Journal, Line, read
 from runbook.replay import replay
-from runbook.step import Result, Target
-from runbook.transport import LOCK, Ahead, Copy, Witness
+from runbook.step import Result, Step, Target
+from runbook.transport import LOCK, Copy, Witness
 from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import BOUND, PROCEDURE, RUN, Life, plan
 from tests.fake.world import FakeHost
@@ -214,10 +214,10 @@ def test_a_lock_that_cannot_be_released_is_told(monkeypatch: pytest.MonkeyPatch)
     life = Life(plan())
     real = FakeHosts.act
 
-    def act(self: FakeHosts, actions: Mapping[str, Sequence[object]], key: str, *rest: object) -> dict[str, Result]:
+    def act(self: FakeHosts, actions: Mapping[str, Sequence[object]], key: str, witness: object) -> dict[str, Result]:
         if ".release." in key:
             return {host: Result(None, err="no answer") for host in actions}
-        return real(self, actions, key, *rest)  # type: ignore[arg-type]
+        return real(self, actions, key, witness)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeHosts, "act", act)
     life.session("forward")
@@ -271,10 +271,8 @@ def test_where_nobody_saw_the_end_of_a_command_the_next_step_settles(
     """It may still run: to act beside it would be refused, and a rollback stuck. An optional one ends no sequence."""
     act, lost = FakeHosts.act, Result(None, err="lost")
 
-    def lose(
-        self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness, ahead: Ahead
-    ) -> dict[str, Result]:
-        results = act(self, actions, key, witness, ahead)
+    def lose(self: FakeHosts, actions: Mapping[str, Any], key: str, witness: Witness) -> dict[str, Result]:
+        results = act(self, actions, key, witness)
         if optional and key.startswith("StopApiServers.do."):
             witness.ended("m2", f"{key}.0", actions["m2"][0], lost)
         # the step itself is done, so that the run goes on; but its end was not seen
@@ -357,6 +355,27 @@ def test_a_superseded_engine_gives_up(monkeypatch: pytest.MonkeyPatch, what: str
     assert "m2" in str(error)
     assert life.tree() == before
     assert life.state == state, "its journal says nothing that the newer one's could contradict"
+
+
+@pytest.mark.parametrize("at", ["StopApiServers", "StopEtcd", "SwapData", "StartEtcd"])
+def test_one_host_that_knows_of_a_newer_engine_is_enough_to_stop_this_one_everywhere(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Each host judges its own commands only: what the others would still do, the newer engine's rollback misses."""
+    life, carry_out = Life(plan()), Hands.carry_out
+    before: list[dict[str, object]] = []
+
+    def overtaken(self: Hands, step: Step, *rest: Any) -> dict[str, Result]:
+        if step.id() == at and not before:
+            m1 = life.world.hosts["m1"]
+            m1.put(f"{m1.node.paths.workspace}/{RUN}/epoch", "99")
+            before.append({name: without_copies(host) for name, host in life.world.hosts.items()})
+        return carry_out(self, step, *rest)
+
+    monkeypatch.setattr(Hands, "carry_out", overtaken)
+    life.session("forward")
+    told(life, Held, 6)
+    assert before == [{name: without_copies(host) for name, host in life.world.hosts.items()}]
 
 
 # The journal first.

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from runbook.hosts import wrapper
-from runbook.step import Command
 from runbook.transport import ANY, Claim, Copy
 from tests.unit.test_hosts_wrapper import Host, end
 
@@ -50,18 +49,6 @@ def test_a_superseded_engine_writes_nothing(host: Host) -> None:
     assert code == "97"
     assert "its epoch is 5, ours is 4" in err
     assert (host.dir / "journal.jsonl").read_bytes() == b"new\n"
-
-
-@pytest.mark.parametrize("offset", [0, 99])
-def test_a_copy_and_the_command_behind_it_in_one_breath(host: Host, offset: int) -> None:
-    """Whatever comes of the copy, the command answers for itself."""
-    guarded = wrapper.Guarded(str(host.dir), "prod-1", Claim(1, "mine"))
-    first = guarded.keep(NONCE, [Copy("journal.jsonl", offset, b"one\n")])
-    command = Command(("sh", "-c", 'cat "$1"; exit 3', "sh", f"{host.dir}/journal.jsonl"))
-    found = [out for out, _ in host.run(NONCE, first + guarded.run(NONCE, "key.0", "{}", command))]
-    kept = "94" if offset else "0"
-    assert [(p.name, p.code) for p in found] == [("start", "0"), ("end", kept), ("start", "0"), ("end", "3")]
-    assert found[-1].body == (b"" if offset else b"one\n")
 
 
 def test_no_directory_is_no_copy(host: Host) -> None:
