@@ -98,7 +98,9 @@ def _told(made: Made, out: Path | None) -> str:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
         next_.insert(0, f"$EDITOR {file}{NOTE}name the snapshot: spec.snapshot.from")
-    next_ = [f"{back}{NOTE}its kubelet starts etcd from it then" for back in made.draft.put_back] + next_
+    next_ = [
+        f"{back}{NOTE}where etcd's data is in place; its kubelet starts it then" for back in made.draft.put_back
+    ] + next_
     return "\n".join([head, *closing("no host is changed", "", next_)])
 
 

@@ -269,6 +269,25 @@ def no_control_plane(s: Seen) -> str:
     return f"no etcd.yaml and no kube-apiserver.yaml in {s.paths.manifests}"
 
 
+PUT_BACK = 'test -d "$0" && cp -a "$1" "$2" && sync "$2" && mv -T "$2" "$3"'
+"""Hidden at first, for a kubelet reads half a file too. Not without a WAL: etcd may start an empty cluster then."""
+
+
+def _put_aside(draft: Draft, s: Seen) -> None:
+    """An etcd.yaml that lies elsewhere: how it is put back, where that is safe."""
+    stray, place = s.looked.words.get("stray", ""), f"{s.paths.manifests}/etcd.yaml"
+    text = f"{place} is missing, what is written here is from {stray}"
+    if s.paths.data_dir in s.disk and s.disk[s.paths.data_dir] is None:
+        text += f"; put back without its data in {s.paths.data_dir}, it may start an empty cluster of its own"
+        draft.warn("manifests", text, s.name)
+        return
+    draft.warn("manifests", f"{text}: put it back first", s.name)
+    if not s.holder:  # its run knows where it has put what
+        wal = s.paths.wal_dir or f"{s.paths.data_dir}/member/wal"
+        part = f"{s.paths.manifests}/.etcd.yaml.part"
+        draft.put_back.append(on(s.place, "sh", "-c", PUT_BACK, wal, stray, part, place))
+
+
 def common(draft: Draft, seen: Sequence[Seen]) -> None:
     """What most hosts share goes to spec.ssh and spec.paths; the nodes that did not answer are taken to share it."""
     heard = {s.name: s for s in seen if s.pod}
@@ -282,11 +301,7 @@ def common(draft: Draft, seen: Sequence[Seen]) -> None:
         elif "no-static-pods" in words:
             draft.warn("manifests", f"{words['no-static-pods']} has no staticPodPath: its kubelet runs none", s.name)
         if "etcd.yaml" not in s.looked.files:
-            place = f"{s.paths.manifests}/etcd.yaml"
-            text = f"{place} is missing, what is written here is from {words.get('stray')}: put it back first"
-            draft.warn("manifests", text, s.name)
-            if not s.holder:  # its run knows where it has put what
-                draft.put_back.append(on(s.place, "mv", words.get("stray", ""), place))
+            _put_aside(draft, s)
         if not words.get("kubeconfig"):
             draft.warn("kubeconfig", "no admin.conf that root can read: without one nothing can be verified", s.name)
         for key, inside in (("dataDir", s.pod.data_dir if s.pod else ""), ("walDir", s.pod.wal_dir if s.pod else "")):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shlex
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runbook.discovery.asks import Written
-from runbook.discovery.draft import Source
+from runbook.discovery.draft import PUT_BACK, Source
 from runbook.discovery.judge import judge
 from runbook.discovery.seen import survey
 from runbook.errors import Held, Refused
@@ -367,7 +368,15 @@ def test_manifests_put_aside_are_read_where_they_lie() -> None:
     assert any("etcd.yaml is missing" in w and "/root/aside/etcd.yaml: put it back" in w for w in draft.warnings)
     (back,) = draft.put_back
     assert back.startswith("ssh ")
-    assert back.endswith(" root@10.0.1.10 mv /root/aside/etcd.yaml /etc/kubernetes/manifests/etcd.yaml")
+    words = shlex.split(shlex.split(back)[-1])
+    manifests = "/etc/kubernetes/manifests"
+    place = [
+        "/var/lib/etcd/member/wal",
+        "/root/aside/etcd.yaml",
+        f"{manifests}/.etcd.yaml.part",
+        f"{manifests}/etcd.yaml",
+    ]
+    assert words == ["sh", "-c", PUT_BACK, *place]
     assert drafted(cluster()).put_back == []
 
 
