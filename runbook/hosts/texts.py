@@ -267,6 +267,7 @@ answer cut
 # Beside any command that runs: the copies have a flock of their own. An engine that was superseded writes nothing.
 KEEP = r"""
 enter 95
+(: >>copies.lock) 2>/dev/null || refuse 1 "cannot write in $dir"
 exec 9>>copies.lock
 flock -w "$wait" 9 || refuse 96 "another engine writes the copies of the journal"
 claim

@@ -11,10 +11,12 @@ memory there may be no room.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -24,12 +26,14 @@ from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.hosts.transfer import NodeFile, SourceTrouble
 from runbook.snapshots.bolt import MAGIC
-from runbook.snapshots.content import Changed, NotWhole, answer, read_open
+from runbook.snapshots.content import WRITTEN, Changed, NotWhole, answer, read_open
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_open, refuse_part
 from runbook.snapshots.reading import Fetched, There
 from runbook.step import Command, Result
 
 CHUNK = 1 << 20
+GONE = 3
+"""What ``LOOK`` ends with where there is no file."""
 RESERVE = 64 << 20
 """Bytes that must stay free on this machine's disk."""
 
@@ -78,7 +82,7 @@ def _ask(link: Link, path: Path) -> Result:
 def _seen(link: Link, path: Path) -> tuple[tuple[int, ...], int]:
     """What the host says of the file, and its mode, so that nothing is fetched that is no snapshot."""
     result = _ask(link, path)
-    if result.code == 3:
+    if result.code == GONE:
         raise NotWhole(f"{path}: {result.tail()}")
     if not result.ok:
         raise OSError(result.tail() or f"it cannot be looked at (exit code {result.code})")
@@ -101,16 +105,32 @@ def _parsed(text: str) -> tuple[tuple[int, ...], int, str]:
     return (device, inode, size, written * 10**9 + rest, status * 10**9), int(words[0], 8), magic.strip()
 
 
+def _place() -> str:
+    """Where the copy lies while it is read."""
+    usual = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else tempfile.gettempdir()  # noqa: S108
+    return os.environ.get("TMPDIR") or usual
+
+
 def _room(size: int) -> IO[bytes]:
     """A file without a name for so many bytes. Raises OSError where there is no room for it."""
-    usual = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else tempfile.gettempdir()  # noqa: S108
-    place = os.environ.get("TMPDIR") or usual
-    disk = os.statvfs(place)
+    place = _place()
+    with _own_disk(place):
+        disk = os.statvfs(place)
     free = disk.f_bavail * disk.f_frsize
     if free < size + RESERVE:
         told = f"{free >> 20} MiB are free in {place} on this machine"
         raise OSError(f"{told}, and for a while it needs {size + RESERVE >> 20} MiB; TMPDIR may name another place")
-    return tempfile.TemporaryFile(dir=place)
+    with _own_disk(place):
+        return tempfile.TemporaryFile(dir=place)
+
+
+@contextlib.contextmanager
+def _own_disk(place: str) -> Iterator[None]:
+    """An error of this machine's disk says so: all else that is told here is told of the host."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{place} on this machine: {error.strerror}") from error
 
 
 def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) -> None:
@@ -119,17 +139,21 @@ def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) ->
     try:
         source.open()
         for chunk in source.chunks(CHUNK):
-            copy.write(chunk)
+            with _own_disk(_place()):
+                copy.write(chunk)
     except SourceTrouble as error:
         trouble = OSError(str(error))
     finally:
         source.close()
-    copy.flush()
+    with _own_disk(_place()):
+        copy.flush()
     after = _ask(link, path)
-    if not after.unknown and (not after.ok or _parsed(after.out)[0] != before):
+    if after.code == GONE or (after.ok and _parsed(after.out)[0][:WRITTEN] != before[:WRITTEN]):
         raise Changed("was written to, or replaced, while it was fetched")
     if trouble:
         raise trouble
+    if not after.ok:
+        raise OSError(f"whether it changed while it was fetched is not known: {after.tail()}")
 
 
 def _work(order: dict[str, Any]) -> str:

@@ -79,13 +79,19 @@ def test_two_that_adopt_at_once_do_not_both_have_it(host: Host) -> None:
     assert keep(host, Claim(7, "aa", (ANY,)), piece)[0] == "0"
 
 
+def test_a_directory_that_takes_no_copy_is_named(host: Host) -> None:
+    (host.dir / "copies.lock").mkdir()
+    code, err = keep(host, Claim(1), Copy("journal.jsonl", 0, b"x"))
+    assert (code, err.strip()) == ("1", f"cannot write in {host.dir}")
+
+
 @pytest.mark.parametrize("shell", [["/bin/sh", "-s"], ["bash", "--posix", "-s"]], ids=" ".join)
 def test_a_script_that_dies_takes_its_shell_along(host: Host, shell: list[str]) -> None:
     """It waits for more scripts: without that, nobody would hear that this one gives no answer any more."""
-    (host.dir / "copies.lock").mkdir()
+    (host.dir / "epoch.lock").mkdir()
     guarded = wrapper.Guarded(str(host.dir), "prod-1", Claim(1))
     script = guarded.keep(NONCE, [Copy("journal.jsonl", 0, b"x\n")]) + b"echo still there\n"
     done = subprocess.run(shell, input=script, capture_output=True, timeout=20, check=False)
     assert done.returncode != 0
-    assert b"copies.lock" in done.stderr
+    assert b"epoch.lock" in done.stderr
     assert b"still there" not in done.stdout

@@ -219,6 +219,29 @@ def test_a_file_that_changes_meanwhile(host: Host, there: There, tmp_path: Path,
         fetch.fetch(there)
 
 
+def test_another_mode_is_no_other_content(host: Host, there: There) -> None:
+    host.meanwhile = lambda: Path(there.path).chmod(0o640)
+    assert fetch.fetch(there).size == Path(there.path).stat().st_size
+
+
+def test_where_nobody_can_say_whether_it_changed(host: Host, there: There) -> None:
+    def silence() -> None:
+        host.silent = True
+
+    host.meanwhile = silence
+    with pytest.raises(OSError, match=r"whether it changed while it was fetched is not known: m2 .* no answer"):
+        fetch.fetch(there)
+
+
+def test_a_full_disk_of_this_machine_is_told_as_its_own(
+    host: Host, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 # closed by whom it is given to
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full)
+    with pytest.raises(OSError, match="tmp on this machine: No space left on device"):
+        fetch.fetch(there)
+
+
 def test_a_link_that_dies_half_way(host: Host, there: There, tmp_path: Path) -> None:
     host.dies = True
     with pytest.raises(OSError, match=r"on m2 \(127.0.0.1:22\): \d+ of \d+ bytes came"):
@@ -231,7 +254,7 @@ def test_no_room_is_told_before_anything_comes(host: Host, there: There, monkeyp
     with pytest.raises(OSError, match=r"MiB are free in .* on this machine, .* TMPDIR may name another place"):
         fetch.fetch(there)
     monkeypatch.setenv("TMPDIR", "/none/such")
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="/none/such on this machine: No such file"):
         fetch.fetch(there)
     assert not host.streamed
 
