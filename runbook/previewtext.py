@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
         ("snapshot", printable(plan.snapshot.source)),
         ("sha256", known if "$" in whole.bound.sha256 else whole.bound.sha256),
         *([("", printable(note))] if note else []),
+        *([("", fetches(plan))] if plan.snapshot.node else []),
         ("cluster", f"token {cluster.token}; {bump}; {marked}"),
         ("program", f"runbook {__version__}"),
     ]
@@ -75,6 +77,12 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
         "",
         "  In the commands, $RUN is the run's id, $HOLDER who runs it from where; <NAME> is one of the scripts below.",
     ]
+
+
+def fetches(plan: Plan) -> str:
+    """What the checks of its content do with a snapshot that lies on a node."""
+    there = printable(f"cat {shlex.quote(str(plan.snapshot.path))}")
+    return f"its content is checked here: `{there}` on {plan.snapshot.node}, into a file without a name, soon gone"
 
 
 def _hosts(plan: Plan, absent: Sequence[str]) -> list[str]:

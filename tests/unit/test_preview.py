@@ -251,6 +251,8 @@ def test_a_snapshot_that_is_not_known_yet_is_said_to_be_so() -> None:
     text = preview.render(on_node, BOUND, PROCEDURE)
     assert "not known before the run" in text
     assert "m1:/s.db → /var/lib/etcd-runbook/$RUN/snapshot.db (sha256 $SHA256" in text
+    assert "its content is checked here: `cat /s.db` on m1, into a file without a name" in text
+    assert "its content is checked here" not in preview.render(plan(3), BOUND, PROCEDURE)
     assert preview.document(on_node, BOUND, PROCEDURE)["plan"]["snapshot"]["sha256"] is None
 
 
