@@ -58,7 +58,7 @@ class Engine:
         self.plan, self.bound, self.procedure = plan, bound, procedure
         self.hosts, self.journal, self.clock = hosts, journal, clock
         self.copies = Copies(hosts, [n.name for n in plan.nodes if n.name not in bound.absent], journal, files)
-        self.hands = Hands(plan, bound, hosts, journal, clock, self.copies)
+        self.hands = Hands(plan, bound, hosts, journal, clock, self.copies, procedure.steps)
         self.run = RunState(self, past.state, past.halted_from)
         self.steps = [StepRun(step, self.hands, past.steps.get(step.id(), "PENDING")) for step in procedure.steps]
         mine = next(s for s in self.steps if s.step is procedure.lock)

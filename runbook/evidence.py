@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runbook.adopt import Held
 from runbook.lifecycle import FINISHED
 from runbook.replay import Replay
 from runbook.step import Phase, Step
@@ -46,20 +45,20 @@ class Evidence:
         """In words, for a person."""
         kinds = (("begun", self.begun), ("begun to be taken back", self.taken_back))
         return [
-            f"{', '.join(hosts)}: {step} was {what} there, and the journal does not know it: it goes on as if it did"
+            f"{', '.join(hosts)}: {step} was {what} there, and the journal did not know it; now it does"
             for what, steps in kinds
             for step, hosts in steps.items()
         ]
 
 
-def gather(copies: Mapping[str, Held | str], past: Replay, steps: Sequence[Step]) -> Evidence:
-    """What the hosts' commands tell. An absent node has a story of its own."""
+def gather(commands: Mapping[str, Sequence[str]], past: Replay, steps: Sequence[Step]) -> Evidence:
+    """What the hosts' commands tell, by the keys of those begun on each. An absent node has a story of its own."""
     begun: dict[str, list[str]] = {}
     taken_back: dict[str, list[str]] = {}
-    for name, held in copies.items():
-        if not isinstance(held, Held) or held.here or name in past.absent:
+    for name, begun_there in commands.items():
+        if name in past.absent:
             continue
-        keys = {(found[1], found[2]) for key in held.commands if (found := KEY.fullmatch(key))}
+        keys = {(found[1], found[2]) for key in begun_there if (found := KEY.fullmatch(key))}
         for step in (s.id() for s in steps):
             if {(step, "do"), (step, "undo")} & keys and not past.begun(step):
                 begun.setdefault(step, []).append(name)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from runbook import situation
+from runbook import evidence, situation
 from runbook.asking import Clock, ask_before, ask_once, ask_until
 from runbook.checks import Finding, Severity
 from runbook.checks.survey import inspect
 from runbook.copies import Copies
-from runbook.errors import Held
+from runbook.errors import Halted, Held
 from runbook.facts import once, together
 from runbook.findings import decisive
 from runbook.held import adoption
@@ -21,6 +21,7 @@ from runbook.journal import Journal
 from runbook.lifecycle import READY, Verdict, View, Views
 from runbook.plan import Plan
 from runbook.procedure import words
+from runbook.replay import replay
 from runbook.step import Action, Binding, Command, Irreversible, Probe, Result, Scope, Step, Target
 from runbook.transport import RunHosts
 
@@ -42,9 +43,16 @@ class Hands:
     """
 
     def __init__(
-        self, plan: Plan, bound: Binding, hosts: RunHosts, journal: Journal, clock: Clock, copies: Copies
+        self,
+        plan: Plan,
+        bound: Binding,
+        hosts: RunHosts,
+        journal: Journal,
+        clock: Clock,
+        copies: Copies,
+        steps: Sequence[Step] = (),
     ) -> None:
-        self.plan, self.bound = plan, bound
+        self.plan, self.bound, self.steps = plan, bound, steps
         self.hosts, self.journal, self.clock, self.copies = hosts, journal, clock, copies
         everyone = tuple(Target(plan, bound, node) for node in plan.nodes)
         if bound.joining:
@@ -165,7 +173,11 @@ class Hands:
         return [host for host in todo if host in self.calm]
 
     def claim(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
-        """Settle, for this engine's epoch. Raises Held where a newer engine has the run."""
+        """Settle, for this engine's epoch.
+
+        Raises Held where a newer engine has the run, Halted where another one went on with it: what that has begun is
+        in the journal then, and whoever goes on is told of it first.
+        """
         results = self.hosts.settle(hosts, wait)
         self.bare = frozenset(host for host, result in results.items() if result.code == NO_DIRECTORY)
         results |= dict.fromkeys(self.bare, Result(0))  # where there is none, nothing of the run can be running
@@ -173,7 +185,24 @@ class Hands:
         self.calm = (self.calm - set(hosts)) | settled
         self.copies.deaf -= settled
         self._superseded(results)
+        self._learn({host: results[host].out.split() for host in settled})
         return results
+
+    def _learn(self, commands: Mapping[str, Sequence[str]]) -> None:
+        """What another engine has begun, by the ``commands`` of each host, goes into the journal; Halted where it did.
+
+        It may have got on with hosts that an adoption did not reach, and a rollback takes back what the journal knows.
+        """
+        past = replay(self.journal.lines)
+        told = evidence.gather(commands, past, self.steps)
+        unknown = evidence.lines(told, past, self.steps)
+        if not unknown:
+            return
+        for line in unknown:
+            self.journal.append(line.event, line.fields, step=line.step)
+        after = situation.describe(replay(self.journal.lines), self.bound.run)
+        after["means"] = f"another engine went on with this run, and can no more; {after['means']}"
+        raise Halted("; ".join(told.told()), **after)
 
     def _superseded(self, results: Mapping[str, Result]) -> None:
         """A forgotten engine gives up at once: nothing that it saw tells what the newer one does."""

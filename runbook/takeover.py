@@ -92,7 +92,8 @@ def take_over(
     with contextlib.closing(connect(everyone, Claim(0))) as hosts:
         copies = adopt.fetch(hosts, {t.name: t.run_dir for t in everyone})
     choice = lineage.choose(copies | own, run_id, typed)
-    told = evidence.gather(copies, choice.past, steps)
+    commands = {name: h.commands for name, h in copies.items() if isinstance(h, Held) and not h.here}
+    told = evidence.gather(commands, choice.past, steps)
     found = evidence.lines(told, choice.past, steps)
     choice = replace(choice, differs=(*choice.differs, *told.told()))
     past, shared = _write(run, choice, found, _with_ssh(choice.settings or choice.plan, typed.given), everyone, connect)

@@ -79,8 +79,9 @@ class Hosts(Protocol):
     def settle(self, hosts: Sequence[str], wait: float) -> dict[str, Result]:
         """Wait until no command of this run runs on these hosts, and claim the run there for this engine's epoch.
 
-        Code 0: settled; 95: the run has no directory there (yet, or any more), so nothing of it can be running; 96: one
-        still runs after ``wait`` seconds; 97: a newer engine has the run.
+        Code 0: settled, and ``out`` has the key of each changing command that was ever begun there, a line each; 95:
+        the run has no directory there (yet, or any more), so nothing of it can be running; 96: one still runs after
+        ``wait`` seconds; 97: a newer engine has the run.
         """
 
     def close(self) -> None:

@@ -161,10 +161,12 @@ tails
 answer lost
 """
 
+# What was begun here is told once nothing more can be, by anybody else: a barred start was none.
 SETTLE = r"""
 enter 95
 await_flock "$wait" || busy
 claim
+grep -L -x -F '{"void": true}' commands/*.intent 2>/dev/null | sed 's|^commands/||; s|[.]intent$||'
 answer 0
 """
 

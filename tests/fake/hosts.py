@@ -159,7 +159,8 @@ class FakeHosts:
             while name in self.jobs:
                 self._others_go_on(name)
             there = host.is_dir(self.targets[name].run_dir)
-            claimed = Result(0) if self._claim(host) else Result(97, err="a newer engine has the run")
+            begun = "\n".join(self.world.begun.get(self.targets[name].run_dir, {}).get(name, ()))
+            claimed = Result(0, begun) if self._claim(host) else Result(97, err="a newer engine has the run")
             results[name] = claimed if there else Result(95, err="the run's directory is gone")
         return results
 
@@ -234,6 +235,7 @@ class FakeHosts:
             return
         current[name] = Job(host, action, key)
         if not (isinstance(action, Command) and action.bare):
+            self.world.begun.setdefault(self.targets[name].run_dir, {}).setdefault(name, []).append(key)
             self.jobs[name] = current[name]
 
     def _refusal(self, host: FakeHost, action: Action) -> Result | None:

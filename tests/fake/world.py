@@ -35,6 +35,8 @@ class World:
         self.edited: dict[tuple[str, str], str] = {}
         self.etcdutl_fails = ""
         self.jobs: dict[str, Any] = {}
+        self.begun: dict[str, dict[str, list[str]]] = {}
+        """By a run's directory, the keys of the commands that each host has begun, as the files there tell."""
         self.living_revision = 150
         self.etcdctl: dict[str, Answer] = {
             "member list": self._member_list,

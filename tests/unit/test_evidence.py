@@ -7,7 +7,6 @@ from functools import cache
 import pytest
 
 from runbook import evidence
-from runbook.adopt import Held
 from runbook.journal import Line
 from runbook.procedures import kubeadm
 from runbook.replay import replay
@@ -27,13 +26,13 @@ def no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbook.hands.inspect", lambda *_args, **_kwargs: [])
 
 
-def keys(lines: list[Line]) -> dict[str, Held]:
+def keys(lines: list[Line]) -> dict[str, list[str]]:
     """What the hosts have recorded of their commands; each was announced by a line."""
     found: dict[str, list[str]] = {}
     for line in lines:
         if line["event"] == "begin":
             found.setdefault(line["host"], []).append(line["key"])
-    return {host: Held(commands=tuple(names)) for host, names in found.items()}
+    return found
 
 
 def cut(life: Life, step: str, to: str = "DONE") -> None:
@@ -90,7 +89,7 @@ def crashed(at: str) -> Life:
 @pytest.mark.parametrize(("known", "lost"), PAIRS)
 def test_a_run_whose_journal_lost_its_end(known: str, lost: str, then: str) -> None:
     life = crashed(lost)
-    recorded = {key.partition(".")[0] for held in keys(life.lines).values() for key in held.commands}
+    recorded = {key.partition(".")[0] for begun in keys(life.lines).values() for key in begun}
     cut(life, known)
     past = replay(life.lines)
     newest = max(recorded, key=ORDER.index)
@@ -125,3 +124,22 @@ def test_a_journal_that_knows_all_gets_nothing() -> None:
         past = replay(life.lines)
         told = evidence.gather(keys(life.lines), past, kubeadm.STEPS)
         assert (told.told(), evidence.lines(told, past, kubeadm.STEPS)) == ([], [])
+
+
+@pytest.mark.parametrize("then", ["forward", "backward"])
+@pytest.mark.parametrize("known", ["StopControllers", "StopApiServers", "StopEtcd", "SwapData", "StartEtcd"])
+def test_what_an_engine_elsewhere_has_begun_is_learned_when_the_hosts_are_claimed(known: str, then: str) -> None:
+    """An adoption that did not reach all hosts keeps nobody from going on with the others."""
+    marks = Marks(Life(plan()))
+    marks.life.session("forward", marks)
+    newer = ORDER[ORDER.index(known) + 1]
+    life = Life(plan())
+    life.session("forward", Fuse(marks.at_step[newer] + 4))
+    end = next(i for i, line in enumerate(life.lines) if line.get("step") == known and line.get("to") == "DONE")
+    del life.lines[end + 1 :]
+    first = life.session(then)
+    assert first.startswith("Halted: ")
+    assert f"{newer} was begun there, and the journal did not know it; now it does" in first
+    assert replay(life.lines).begun(newer)
+    assert life.session(then) == ("complete" if then == "forward" else "rolled-back")
+    assert life.faults(restored=then == "forward") == []

@@ -456,6 +456,13 @@ def test_a_start_given_up_on_cannot_begin_any_more(host: Host) -> None:
     assert not (host.root / "ran").exists()
 
 
+def test_settling_tells_what_was_ever_begun_there_but_nothing_that_was_barred(host: Host) -> None:
+    assert host.settle() == ("0", b"", b"")
+    host.command("StopEtcd.do.1.7.0", "true")
+    host.command("SwapData.do.1.9.0", "false")
+    assert host.settle(epoch=2, void=("late.0",)) == ("0", b"StopEtcd.do.1.7.0\nSwapData.do.1.9.0\n", b"")
+
+
 def test_giving_up_does_not_hide_what_did_run(host: Host) -> None:
     assert host.command("k.0", "sh", "-c", "exit 5")[0] == "5"
     assert host.settle(void=("k.0",))[0] == "0"

@@ -292,7 +292,7 @@ MUTATIONS: list[tuple[Mutation, Callable[[], list[Case]], str]] = [
         lambda: [c for s in (40, 60) for c in some(0.55, 1, 59, ways=("backward",), second=s, second_kind="silent")],
         "in place on m2 is",
     ),
-    (mutations.journal_after_acting, lambda: some(0, 0.9, 11, ways=("backward",)), "stuck while rolling back"),
+    (mutations.journal_after_acting, lambda: some(0, 0.9, 11, ways=("backward",)), "the journal did not know it"),
     (
         mutations.no_ready,
         lambda: some(0.45, 0.85, 3, ways=FORWARD, wal=False, meddle="kube-apiserver.yaml"),
