@@ -31,8 +31,10 @@ def run(third: bool, table: Path, results: Path, more: list[str]) -> int:
     chosen = ["-m", "third"] if third else []
     argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
     sessions = []
+    claims = table.with_name("claims")
+    claims.mkdir()
     for number in range(SESSIONS):
-        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_PART": f"{number}/{SESSIONS}"}
+        env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_CLAIMS": str(claims)}
         output = table.with_name(f"session-{number}.txt").open("w+")
         own = [*argv, "--junitxml", str(results / f"rows-{number}.xml")]
         sessions.append((subprocess.Popen(own, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))
