@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runbook.checks import Finding, Severity
 from runbook.facts import once, together
-from runbook.findings import grouped
+from runbook.findings import grouped, well
 from runbook.held import in_words
 from runbook.plan import Plan
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
@@ -248,15 +248,15 @@ class Board:
         return f" in {duration(seconds)}" if seconds >= 0.05 else ""
 
     def _finding(self, line: Line) -> list[str]:
-        severity = Severity.WARNS if line.get("severity") == "warns" else Severity.BLOCKS
+        severity = {"ok": Severity.OK, "warns": Severity.WARNS}.get(line.get("severity", ""), Severity.BLOCKS)
         words = (str(line.get(key, "")) for key in ("saw", "do"))
         self.found.append(Finding(str(line.get("check", "")), str(line.get("host", "")), severity, *words))
         return []
 
     def _findings(self) -> list[str]:
         """What was found, equal things as one. What is in the way is told in full by the error that it leads to."""
-        groups, self.found = grouped(self.found), []
-        return [
+        groups, seen, self.found = grouped(self.found), well(self.found), []
+        return [f"  {line}" for line in seen] + [
             f"  ! {g.where}: {g.saw}{f' → {g.do}' if g.do else ''}"
             if g.severity == "warns"
             else f"  ✗ {g.where}: {g.saw}"

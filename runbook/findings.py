@@ -65,6 +65,19 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     return sorted(found.values(), key=lambda g: _WORST.index(g.severity))
 
 
+def well(findings: Iterable[Finding]) -> list[str]:
+    """What is told where all is well, too, each thing in a line."""
+    seen = [f for f in findings if f.severity == "ok" and f.check in telling()]
+    return list(dict.fromkeys(printable(f"{MARKS['ok']} {f.host or 'plan'}: {f.saw}") for f in seen))
+
+
+def telling() -> set[str]:
+    """The checks of which that is so (``Check.tells``)."""
+    from runbook.checks import all_checks
+
+    return {c.id() for c in all_checks("preflight") if c.tells}
+
+
 def in_the_way(findings: Iterable[Finding]) -> list[Group]:
     """Those because of which nothing may begin."""
     return [g for g in grouped(findings) if g.severity in _IN_THE_WAY]
@@ -163,7 +176,8 @@ def table(
     lines = columns([[printable(titles.get(cell, cell)) for cell in row] for row in made])
     groups = grouped(findings)
     legend = [f"{NOT_ASKED} could not be asked: the host does not answer"] if missed else []
-    return [*lines, *legend, "", *told(groups), *([""] if groups else []), counted(groups)]
+    said = [*well(findings), *told(groups)]
+    return [*lines, *legend, "", *said, *([""] if said else []), counted(groups)]
 
 
 def _in_order(ids: Iterable[str]) -> list[str]:

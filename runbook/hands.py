@@ -15,7 +15,7 @@ from runbook.checks.survey import inspect
 from runbook.copies import Copies
 from runbook.errors import Halted, Held
 from runbook.facts import once, together
-from runbook.findings import decisive
+from runbook.findings import decisive, telling
 from runbook.held import adoption
 from runbook.journal import Journal
 from runbook.lifecycle import READY, Verdict, View, Views
@@ -109,7 +109,7 @@ class Hands:
         targets = (*self.nodes, *self.workers)
         self.findings = decisive(inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock))
         for f in self.findings:
-            if f.severity is not Severity.OK:
+            if f.severity is not Severity.OK or f.check in telling():
                 found = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
                 self.journal.append("finding", found, step=step.id(), host=f.host)
         views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}

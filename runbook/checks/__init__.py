@@ -68,6 +68,8 @@ class Check(ABC):
     (it measures time), or ends the rest (another run holds a host); 2 is everything else."""
     slow: ClassVar[bool] = False
     """Its ``look`` takes seconds: it is taken in a thread, while the hosts are asked."""
+    tells: ClassVar[bool] = False
+    """What it saw is told to people where all is well, too: what is restored, and how old it is."""
     fetches: ClassVar[bool] = False
     """Its slow ``look`` fetches a snapshot that lies on a node, by a connection of its own; where that host is silent,
     or not asked at all, nobody looks: an unknown result stands for it."""

@@ -129,7 +129,7 @@ class OfContent(Check):
 class SnapshotContent(OfContent):
     """The snapshot holds a cluster, of the version that will run on it."""
 
-    order = 41
+    order, tells = 41, True
 
     def unread(self, plan: Plan, bound: Binding, seen: Result) -> Iterator[Finding]:
         """Why nothing is known of the content. A host that is silent is the connection check's to tell."""

@@ -25,8 +25,6 @@ from runbook.tables import duration
 
 SECONDS = 15
 """A host lists its objects for so long at most."""
-FRESH = 3600.0
-"""Seconds: where nothing can be compared, an older snapshot is warned of."""
 UNPACKED = 512 << 20
 """Bytes: some ten million objects."""
 RESTLESS = ("leases", "masterleases", "events")
@@ -182,7 +180,7 @@ def _by_kind(places: Mapping[str, int]) -> Counter[str]:
 class WhatIsLost(OfContent):
     """Nothing was written since the snapshot that would be lost."""
 
-    severity = Severity.WARNS
+    severity, tells = Severity.WARNS, True
     order = 46
 
     def asks(self, n: Target) -> Sequence[Command]:
@@ -209,10 +207,7 @@ class WhatIsLost(OfContent):
             return
         why = next((one.why for _, one in lists), "no etcd answers")
         told = f"the snapshot was taken {age}; what was written since cannot be told, for {why}"
-        if now - _taken(content)[0] > FRESH or why.startswith("there is no "):  # a tool: the cluster may be well
-            yield self.warns("", told, "is there a newer one? Look where backups are kept")
-        else:
-            yield self.ok("", told)
+        yield self.warns("", told, "is there a newer one? Look where backups are kept")
 
     def _compared(self, node: Node, now: Living, content: Content, age: str) -> Iterator[Finding]:
         gap = now.revision - content.revision

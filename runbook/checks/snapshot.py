@@ -40,7 +40,7 @@ fi
 class SnapshotWhole(Check):
     """The snapshot is whole, and the one that the plan means."""
 
-    order, slow, fetches = 40, True, True
+    order, slow, fetches, tells = 40, True, True, True
 
     def asks(self, n: Target) -> Sequence[Command]:
         """Only of the node whose disk holds it."""

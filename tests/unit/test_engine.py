@@ -62,6 +62,17 @@ def test_a_check_that_says_no_ends_the_run_with_nothing_touched(findings: dict[s
     assert [line["check"] for line in life.lines if line["event"] == "finding"] == ["Disk", "Mounts", "Even"]
 
 
+def test_what_is_restored_is_journalled_where_all_is_well_too(findings: dict[str, list[Finding]]) -> None:
+    findings["preflight"] += [
+        Finding("SnapshotContent", "", Severity.OK, "244 live keys (pods 79), of etcd 3.5.16"),
+        Finding("DiskSpace", "m1", Severity.OK, "room for it"),
+    ]
+    life = Life(plan())
+    assert life.session("forward") == "complete"
+    told = [line["saw"] for line in life.lines if line["event"] == "finding"]
+    assert told == ["244 live keys (pods 79), of etcd 3.5.16"]
+
+
 def test_a_host_that_another_run_holds_takes_precedence(findings: dict[str, list[Finding]]) -> None:
     findings["preflight"] += [
         Finding("Disk", "m1", Severity.BLOCKS, "full", ""),

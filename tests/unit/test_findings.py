@@ -46,6 +46,14 @@ def test_known_checks_are_shown_by_their_titles() -> None:
     assert lines[-1] == "nothing is in the way"
 
 
+def test_what_is_restored_and_how_old_it_is_is_told_where_all_is_well_too() -> None:
+    seen = Finding("SnapshotContent", "", Severity.OK, f"244 live keys {HOSTILE}")
+    lines = findings.table([seen, Finding("DiskSpace", "m1", Severity.OK, "room")], ["m1"])
+    assert [one for one in lines if "✓ plan: 244 live keys" in one]
+    assert all(one.isprintable() for one in lines)
+    assert not [one for one in lines if "room" in one]
+
+
 def test_no_findings_at_all() -> None:
     assert findings.table([], ["m1"])[-1] == "nothing is in the way"
 

@@ -248,12 +248,14 @@ def test_equal_findings_are_one_line_and_a_refusal_is_called_so() -> None:
     found: dict[str, Any] = {"check": "Swap", "saw": "swap is on", "do": "swapoff -a"}
     lines = [
         *(line("finding", step="CheckEverything", host=h, severity="warns", **found) for h in ("m1", "m2", "m3")),
+        line("finding", step="CheckEverything", host="", check="SnapshotContent", severity="ok", saw="9 keys", do=""),
         step("FAILED", {"m1": "no: full"}, step="CheckEverything"),
         {**line("state", to="rolling-back", why="preparing failed: Check everything, …"), "from": "preparing"},
         {**line("state", to="rolled-back", why=""), "from": "rolling-back"},
     ]
     text = plain(lines)
     assert text.count("swap is on") == 1
+    assert "✓ plan: 9 keys" in text
     assert "! m1, m2, m3: swap is on → swapoff -a" in text
     assert "── refused: nothing was changed ──" in text
     assert "ended: refused" in text
