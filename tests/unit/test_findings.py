@@ -51,7 +51,7 @@ def test_what_is_restored_and_how_old_it_is_is_told_where_all_is_well_too() -> N
     lines = findings.table([seen, Finding("DiskSpace", "m1", Severity.OK, "room")], ["m1"])
     assert [one for one in lines if "✓ plan: 244 live keys" in one]
     assert all(one.isprintable() for one in lines)
-    assert not [one for one in lines if "room" in one]
+    assert not [one for one in lines if "m1: room" in one]
 
 
 def test_no_findings_at_all() -> None:
