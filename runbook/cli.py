@@ -336,7 +336,7 @@ def report(run: str | None, output: str) -> None:
     lines = found.lines()
     past = replay(lines)
     try:
-        plan = bind.bound_plan(found, past)[0] if past.header else None
+        plan = bind.bound_plan(found, past, f"runbook report {found.id}")[0] if past.header else None
     except bind.PlanMissing:  # what happened stands in the journal
         plan = None
     if output == "json":
