@@ -377,7 +377,7 @@ def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> 
         assert "runbook resume" not in text
         assert "without this machine: what is known of it here is old" in text
     typed = desk.type("finish", run.id, "--yes", code=2)
-    assert f"{run.id} was outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
+    assert f"{run.id} was in the outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
     assert " UTC, when a host last answered this machine:\n" in typed.err.partition("What is true:  as of 20")[2]
 
 
