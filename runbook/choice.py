@@ -157,7 +157,11 @@ def _last(k: Known) -> str:
 
 def _fits(k: Known, verb: str) -> bool:
     """Whether the command makes sense for that run: some always do, and of a damaged journal nobody can say."""
-    return k.past is None or verb in ("report", "diagnose", "status") or any(c.startswith(f"runbook {verb} ") for c in _own(k))
+    return (
+        k.past is None
+        or verb in ("report", "diagnose", "status")
+        or any(c.startswith(f"runbook {verb} ") for c in _own(k))
+    )
 
 
 def _able(runs_: Sequence[Known], verb: str) -> list[Known]:

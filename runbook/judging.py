@@ -93,7 +93,9 @@ def moved_on(past: Replay, run: str) -> UsageError:
     sentences = situation.remembered(past, run)
     sentences["true"] = f"nothing was removed\n{sentences['true']}"
     sentences["next"] = (f"runbook status {run}", *sentences["next"])
-    return UsageError(f"{run} has moved on since the question: it is {_STANDS.get(past.state, past.state)} now", **sentences)
+    return UsageError(
+        f"{run} has moved on since the question: it is {_STANDS.get(past.state, past.state)} now", **sentences
+    )
 
 
 def _finishing(past: Replay, run: str, what: str) -> UsageError:

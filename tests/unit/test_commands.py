@@ -377,7 +377,10 @@ def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> 
         assert "runbook resume" not in text
         assert "without this machine: what is known of it here is old" in text
     typed = desk.type("finish", run.id, "--yes", code=2)
-    assert f"{run.id} was in the outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
+    assert (
+        f"{run.id} was in the outage when taken over elsewhere: finish follows a complete run or a rollback"
+        in typed.err
+    )
     assert " UTC, when a host last answered this machine:\n" in typed.err.partition("What is true:  as of 20")[2]
 
 
@@ -551,6 +554,18 @@ def test_a_plan_with_errors_ends_with_what_to_type(desk: Desk) -> None:
 
 
 # A fault of the program's own.
+
+
+def test_a_plan_that_is_not_there_is_looked_for(desk: Desk) -> None:
+    for name in ("nope.yaml", "no/such/plan.yaml"):
+        for words in (("run", str(desk.home / name), "--yes"), ("preview", str(desk.home / name))):
+            typed = desk.type(*words, code=2)
+            assert typed.next == [f"ls -l {desk.home}   # which file is the plan?"]
+
+
+def test_a_labs_snapshot_into_no_directory_is_a_users_mistake(desk: Desk) -> None:
+    typed = desk.type("lab", "snapshot", str(desk.home / "no/x.db"), code=2)
+    assert f"there is no directory {desk.home / 'no'}" in typed.err
 
 
 def test_a_crash_in_a_run_says_where_it_stands(desk: Desk) -> None:
