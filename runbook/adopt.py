@@ -208,9 +208,7 @@ def run_of(seen: Mapping[str, Seen | str], typed: Typed) -> str:
     wanted = typed.run
     known = [s for s in seen.values() if isinstance(s, Seen)]
     if not known:
-        shown = "; ".join(f"{host}: {why}" for host, why in seen.items())
-        again = f"{typed.again(wanted)}{NOTE}once one of them answers"
-        raise Halted(f"no host could be asked: {shown}", true="nothing was changed", next=(again,))
+        raise _unasked({host: why for host, why in seen.items() if isinstance(why, str)}, typed)
     locked = sorted({s.lock for s in known if s.lock})
     there = sorted({dir_.rsplit("/", 1)[-1] for s in known for dir_ in s.dirs})
     if wanted:
@@ -236,4 +234,30 @@ def run_of(seen: Mapping[str, Seen | str], typed: Typed) -> str:
         f"the hosts hold several runs: {', '.join(found)}",
         true="nothing was changed",
         next=tuple(typed.again(run) for run in found),
+    )
+
+
+_COMPARE = re.compile(r"Compare before you trust it: (.*?) here, .*If they agree: (.*)", re.DOTALL)
+"""The transport's words for a host key that is not trusted; here each of its commands gets a line of its own."""
+
+
+def _unasked(why: Mapping[str, str], typed: Typed) -> Halted:
+    """No host could be asked: they are silent, or this machine may not or will not log in, which can be mended here."""
+    untrusted = {found.groups() for said in why.values() if (found := _COMPARE.search(said))}
+    next_ = []
+    for compare, trust in sorted(untrusted):
+        next_ += [f"{compare}{NOTE}is it what the host's own console says?", f"{trust}{NOTE}if it is"]
+    options = {"knownHostsFile": "host key", "identityFile": "login as|identity file"}
+    needs = {key for key, words in options.items() if any(re.search(words, said) for said in why.values())}
+    notes = {"knownHostsFile": "where another file has the host's key", "identityFile": "with the key that it takes"}
+    for key in (k for k in options if k in needs):
+        other = Typed(typed.words, {**typed.given, key: "FILE"}, typed.workspace).again(typed.run)
+        next_.append(f"{other}{NOTE}{notes[key]}")
+    next_.append(f"{typed.again(typed.run)}{NOTE}once {'that is mended' if needs else 'one of them answers'}")
+    shown = [f"  {host}: {_COMPARE.sub('', said).strip()}" for host, said in why.items()]
+    return Halted(
+        "\n".join(["no host could be asked:", *shown]),
+        true="nothing was changed",
+        means="without a host of it nothing is known here of the run; it is as its last engine left it",
+        next=next_,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from runbook import runs, situation
+from runbook import planback, runs
 from runbook.errors import NOTE, Halted, Refused, UsageError
 from runbook.journal import Journal, damaged
 from runbook.plan import Plan
@@ -135,8 +135,8 @@ def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
         return Binding(sha256=plan.snapshot.sha256 or "$SHA256"), error.message
 
 
-def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[Plan, Binding]:
-    """A run's plan as approved, with later connection settings, and its binding.
+def bound_plan(run: runs.Run, past: Replay, typed: str, *, settings: bool = True) -> tuple[Plan, Binding]:
+    """A run's plan as approved, with later connection settings, and its binding; ``typed`` is the command that asks.
 
     Raises UsageError where the approved text was edited, PlanMissing where it cannot be read.
     """
@@ -144,16 +144,13 @@ def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[P
 
     header = past.header
     base = Path(_told(run, header, "plan_base"))
-    text = approved(run)
+    text = approved(run, past, typed)
     if hashlib.sha256(text).hexdigest() != _told(run, header, "plan_sha256"):
         raise UsageError(
             f"{run.plan_path} is not the plan that was approved: it was edited",
             true="nothing was changed just now",
             means="a run goes on with the plan that it began with, or not at all",
-            next=(
-                f"cp {situation.plan_file(past)} {shlex.quote(str(run.plan_path))}{NOTE}the plan as it was approved",
-                f"runbook resume {run.id}",
-            ),
+            next=planback.edited(run, past, typed),
         )
     plan = planfile.load(run.plan_path, base=base)
     if settings and past.settings_base:
@@ -163,8 +160,8 @@ def bound_plan(run: runs.Run, past: Replay, *, settings: bool = True) -> tuple[P
     return plan, Binding(run.id, _told(run, header, "snapshot_sha256"), runs.holder(), **sums)
 
 
-def approved(run: runs.Run) -> bytes:
-    """The text of the plan that a run began with. Raises PlanMissing."""
+def approved(run: runs.Run, past: Replay, typed: str) -> bytes:
+    """The text of the plan that a run began with, or that lies in its place. Raises PlanMissing."""
     try:
         return run.plan_path.read_bytes()
     except OSError as error:
@@ -172,10 +169,7 @@ def approved(run: runs.Run) -> bytes:
             f"{run.plan_path}: {error.strerror}: the plan that {run.id} began with cannot be read",
             true="nothing was changed just now; the hosts are as the last engine left them",
             means="the journal says where the run stands, and only the plan what its steps do",
-            next=(
-                f"ls -l {shlex.quote(str(run.plan_path))}{NOTE}is it there, and may you read it?",
-                f"runbook adopt --run {run.id} --host HOST{NOTE}any host of the run: brings its copy back",
-            ),
+            next=planback.missing(run, past, typed),
         ) from error
 
 

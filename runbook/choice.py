@@ -80,7 +80,7 @@ def find(name: str | None, verb: str) -> Run:
         raise _none()
     if not open_:
         raise _which("no run is open, all have been closed: name the one that you mean", every, "report")
-    fits = part_way if verb in ("resume", "rollback") and part_way else [k for k in open_ if _fits(k, verb)]
+    fits = part_way if verb in ("resume", "rollback") and part_way else _able(open_, verb)
     if not fits:
         raise _which(f"none of the open runs is one to {verb}", open_, "status")
     raise _which(f"more than one run is open: name the one to {verb}", fits, verb)
@@ -106,7 +106,11 @@ def _named(name: str, verb: str) -> Run:
     if not every:
         raise _none()
     if fits:
-        raise _which(f"{name!r} fits more than one run", [Known(r, _replayed(r)) for r in fits], verb)
+        candidates = [Known(r, _replayed(r)) for r in fits]
+        able = _able(candidates, verb)
+        if not able:
+            raise _which(f"none of the runs that {name!r} fits is one to {verb}", candidates, "status")
+        raise _which(f"{name!r} fits more than one run", able, verb)
     if _WHOLE.fullmatch(name):  # it is one, and to offer another in its place would be dangerous
         raise UsageError(
             f"the run {name} is not known on this machine, in {runs.state_dir()}",
@@ -117,7 +121,8 @@ def _named(name: str, verb: str) -> Run:
                 f"runbook runs{NOTE}those that are known here",
             ),
         )
-    raise _which(f"no run begins with {name!r}", known(), verb)
+    able = _able(known(), verb)
+    raise _which(f"no run begins with {name!r}", able or known(), verb if able else "status")
 
 
 def _none() -> UsageError:
@@ -139,7 +144,7 @@ def _which(what: str, fits: Sequence[Known], verb: str) -> UsageError:
     if rest := len(fits) - len(shown):
         listed.append(f"  or one of {rest} older ones: runbook runs")
     return UsageError(
-        "\n".join([f"{what}. It may be:", *listed]),
+        "\n".join([f"{what}. {'It may be' if len(fits) > 1 else 'The only one'}:", *listed]),
         true="nothing was changed",
         means="a command works on one run",
         next=tuple(_command(k, verb) for k in shown),
@@ -152,7 +157,16 @@ def _last(k: Known) -> str:
 
 def _fits(k: Known, verb: str) -> bool:
     """Whether the command makes sense for that run: some always do, and of a damaged journal nobody can say."""
-    return k.past is None or verb in ("report", "diagnose") or any(c.startswith(f"runbook {verb} ") for c in _own(k))
+    return (
+        k.past is None
+        or verb in ("report", "diagnose", "status")
+        or any(c.startswith(f"runbook {verb} ") for c in _own(k))
+    )
+
+
+def _able(runs_: Sequence[Known], verb: str) -> list[Known]:
+    """Those for which the command can work: what is part-way can go on and back, whatever is the likeliest for it."""
+    return [k for k in runs_ if _fits(k, verb) or (k.part_way and verb in ("resume", "rollback"))]
 
 
 def _own(k: Known) -> tuple[str, ...]:

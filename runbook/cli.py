@@ -73,12 +73,21 @@ def _fail(error: RunbookError) -> NoReturn:
     files = dict.fromkeys(problem.file for problem in getattr(error, "problems", ()))
     if files:  # compilers' lines, for people and programs; they begin with the file's name
         error.true, error.means = "nothing was changed, and nothing was connected to", "a plan with errors is not used"
-        error.next = tuple(f"runbook validate {shlex.quote(file)}{NOTE}after mending it" for file in files)
+        error.next = tuple(dict.fromkeys(map(_mending, files)))
     click.echo(visible(str(error) if files else f"Error: {error}"), err=True)
     arguments = " ".join(sys.argv[1:])
     if not error.told and ("--output json" in arguments or "--output=json" in arguments):
         click.echo(json.dumps({"event": "result", **error.document()}, ensure_ascii=False))
     sys.exit(error.code)
+
+
+def _mending(file: str) -> str:
+    """What to type about a plan file with errors; of one that is not there the directory, or the nearest above it."""
+    path = Path(file).absolute()
+    if path.exists():
+        return f"runbook validate {shlex.quote(file)}{NOTE}after mending it"
+    there = next(parent for parent in path.parents if parent.is_dir())
+    return f"ls -l {shlex.quote(str(there))}{NOTE}which file is the plan?"
 
 
 def _show(document: dict[str, Any], text: str, output: str) -> None:
@@ -336,7 +345,7 @@ def report(run: str | None, output: str) -> None:
     lines = found.lines()
     past = replay(lines)
     try:
-        plan = bind.bound_plan(found, past)[0] if past.header else None
+        plan = bind.bound_plan(found, past, f"runbook report {found.id}")[0] if past.header else None
     except bind.PlanMissing:  # what happened stands in the journal
         plan = None
     if output == "json":

@@ -28,6 +28,7 @@ from runbook.bind import (
 from runbook.connecting import dial_ahead, hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
 from runbook.plan import Plan, Ssh
+from runbook.planback import again
 from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
 from runbook.transport import Claim
@@ -273,7 +274,7 @@ def resume(
         past = replay(journal.lines)
         if word := judging.resume(past, run.id):
             return past, word
-        plan, bound = bound_plan(run, past, settings=plan_file is None)
+        plan, bound = bound_plan(run, past, again("resume", run.id, without), settings=plan_file is None)
         if plan_file:
             plan = newer_settings(plan, plan_file)
         return _work(_Sitting("resume", run, journal, plan, bound, progress, without), work), ""
@@ -308,7 +309,7 @@ def rollback(run: runs.Run, discard: bool, progress: Progress, without: Sequence
         past = replay(journal.lines)
         if word := judging.rollback(past, run.id, discard=discard):
             return past, word
-        plan, bound = bound_plan(run, past)
+        plan, bound = bound_plan(run, past, again("rollback", run.id, without, "--discard-writes" if discard else ""))
         return _work(_Sitting("rollback", run, journal, plan, bound, progress, without), work), ""
 
 
@@ -318,12 +319,13 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
     A person is asked while nobody holds the run: a question that is left open keeps nobody from rolling back. So what
     was judged before it counts only as long as the journal has not grown since.
     """
+    typed_ = again("finish", run.id, (), "--accept" if accept else "")
     with run.locked() as journal:
         asked = journal.lines[-1:]
         past = replay(journal.lines)
         if word := judging.finish(past, run.id, accept=accept):
             return past, word
-        plan, _ = bound_plan(run, past)
+        plan, _ = bound_plan(run, past, typed_)
     confirm(_question(plan, past))
 
     def work(engine: Engine, journal: Journal) -> None:
@@ -337,7 +339,7 @@ def finish(run: runs.Run, accept: bool, confirm: Callable[[str], None], progress
         past = replay(journal.lines)
         if journal.lines[-1:] != asked:
             raise judging.moved_on(past, run.id)
-        plan, bound = bound_plan(run, past)
+        plan, bound = bound_plan(run, past, typed_)
         return _work(_Sitting("finish", run, journal, plan, bound, progress), work), ""
 
 

@@ -14,6 +14,9 @@ from runbook.replay import Replay
 
 ELSEWHERE = "this run was ended on another machine, and nothing of it is left on the hosts"
 
+_STANDS = {"outage": "in the outage", "rolling-back": "on its way back", "rolled-back": "rolled back"}
+"""States that are no words to follow "is"."""
+
 
 def resume(past: Replay, run: str) -> str:
     """Whether the run can go on."""
@@ -67,7 +70,8 @@ def finish(past: Replay, run: str, *, accept: bool) -> str:
     served = past.state == "halted" and past.halted_from == "verifying"
     allowed = ("complete", "rolled-back", *(("unverified",) if accept else ()))
     if past.state not in allowed and not past.finishing and not (accept and served):
-        stands = f"was {past.state} when taken over elsewhere" if past.superseded else f"is {past.state}"
+        stands = _STANDS.get(past.state, past.state)
+        stands = f"was {stands} when taken over elsewhere" if past.superseded else f"is {stands}"
         hint = "; accept it as it is with --accept" if past.state == "unverified" or served else ""
         raise UsageError(
             f"{run} {stands}: finish follows a complete run or a rollback{hint}; nothing was removed",
@@ -89,7 +93,9 @@ def moved_on(past: Replay, run: str) -> UsageError:
     sentences = situation.remembered(past, run)
     sentences["true"] = f"nothing was removed\n{sentences['true']}"
     sentences["next"] = (f"runbook status {run}", *sentences["next"])
-    return UsageError(f"{run} has moved on since the question: it is {past.state} now", **sentences)
+    return UsageError(
+        f"{run} has moved on since the question: it is {_STANDS.get(past.state, past.state)} now", **sentences
+    )
 
 
 def _finishing(past: Replay, run: str, what: str) -> UsageError:

@@ -107,7 +107,7 @@ class SnapshotWhole(Check):
             yield self.blocks(node.name, f"{path} is a snapshot that is still being written (.part)", do)
             return
         if not read.ok:
-            do = f"correct spec.snapshot.from: {on(node, 'ls', '-la', path)}"
+            do = f"correct spec.snapshot.from: {on(node, 'ls', '-la', str(plan.snapshot.path.parent))}"
             yield self.blocks(node.name, f"{path}: {read.tail()}", do)
             return
         facts = dict(line.split(" ", 1) for line in read.out.splitlines() if " " in line)

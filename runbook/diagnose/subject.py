@@ -83,7 +83,7 @@ def _of_run(run: runs.Run) -> Subject:
     subject.name = _name(run, subject.past)
     try:
         if subject.past and subject.past.header:
-            subject.plan, subject.bound = bind.bound_plan(run, subject.past)
+            subject.plan, subject.bound = bind.bound_plan(run, subject.past, f"runbook diagnose {run.id}")
             return subject
     except RunbookError as error:
         subject.doubts.append(error.message)

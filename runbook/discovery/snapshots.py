@@ -54,22 +54,28 @@ class Named:
     node: str = ""
 
     def on_its_node(self, found: Source, seen: Sequence[Seen]) -> Source:
-        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node."""
-        if not self.node:
+        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node.
+
+        Where none answers, nobody knows what they are called: that they do not is what is wrong then.
+        """
+        if not self.node or all(s.silent for s in seen):
             return found
         there = next((s for s in seen if self.node in (s.word, s.name, s.place.host)), None)
         if there is None:
-            names = ", ".join(s.name or s.word for s in seen)
+            names = ", ".join(s.name or s.word for s in seen if not s.silent)
+            silent = ", ".join(s.word for s in seen if s.silent)
             raise UsageError(
-                f"--snapshot host://{self.node}{self.path}: {self.node} is none of the hosts: {names}",
+                f"--snapshot host://{self.node}{self.path}: {self.node} is none of the hosts: {names}"
+                f"{f'; not known are the names of {silent}: no answer' if silent else ''}",
                 true="no host is changed, and no plan was written",
             )
         name = there.name or self.node
-        damage = (
-            ""
-            if there.snapshot is not None
-            else f"{self.path} on {name}: its revision was not asked, or not told (it takes an etcdutl there)"
-        )
+        # `etcdutl snapshot status` does not compare the checksum, and to hash a large file takes longer than init may
+        damage = f"{self.path} on {name}: its checksum was not compared: `runbook preview --check` does that"
+        if there.snapshot is None:
+            damage = f"{self.path} on {name}: its revision was not asked, or not told (it takes an etcdutl there)" + (
+                "; nor was its checksum compared: `runbook preview --check` does that"
+            )
         return Source(f"host://{name}{self.path}", revision=there.snapshot, damage=damage)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runbook.lab import toolchain
-from runbook.lab.errors import LabError
+from runbook.lab.errors import LabError, LabUsageError
 from runbook.lab.etcdkv import Etcd
 from runbook.lab.health import api_client, etcd_context
 from runbook.lab.jsonhttp import Client
@@ -152,9 +152,11 @@ def db_size(lab: Lab, host: Host) -> int:
 
 def snapshot(lab: Lab, path: Path, host: str | None) -> Path:
     """See `Lab.snapshot`."""
+    path = path.absolute()
+    if not path.parent.is_dir():  # before a lab is looked for: etcdctl's own word for it would be a fault of ours
+        raise LabUsageError(f"{path}: there is no directory {path.parent}: make it, or name a file elsewhere")
     member = lab.host(host) if host else next((h for h in lab.nodes if lab.host_pid(h.name)), lab.nodes[0])
     tools, pki = toolchain.ensure(), lab.layout.pki
-    path = path.absolute()
     lab.in_operator(lambda: db_size(lab, member))  # etcdctl would wait for ever for a member that is down
     argv = [str(tools.programs["etcdctl"]), f"--endpoints=https://{member.ip}:2379", f"--cacert={pki / 'etcd-ca.crt'}"]
     argv += [f"--cert={pki / 'etcd-client.crt'}", f"--key={pki / 'etcd-client.key'}", "snapshot", "save", str(path)]

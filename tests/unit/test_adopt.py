@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import click.testing
 import pytest
@@ -21,7 +22,9 @@ from runbook.adopt import PLAN, SETTINGS, Held, Seen, Typed, held
 from runbook.cli import cli
 from runbook.copies import JOURNAL
 from runbook.errors import Halted, UsageError
-from runbook.hosts import wrapper
+from runbook.hosts import login, wrapper
+from runbook.hosts.address import Address
+from runbook.hosts.keys import KnownKeys
 from runbook.journal import Journal
 from runbook.plan import Ssh
 from runbook.procedures import kubeadm
@@ -58,8 +61,8 @@ def choose(copies: Mapping[str, Held | str], run: str) -> lineage.Choice:
     return lineage.choose(copies, run, Typed())
 
 
-def run_of(seen: Mapping[str, Seen | str], run: str = "") -> str:
-    return adopt.run_of(seen, Typed(run=run))
+def run_of(seen: Mapping[str, Seen | str], run: str = "", *words: str) -> str:
+    return adopt.run_of(seen, Typed(words, run=run))
 
 
 # One engine's journal, in several copies.
@@ -175,8 +178,31 @@ def test_which_run() -> None:
         run_of({"m1": Seen()})
     with pytest.raises(UsageError, match="--run nope"):
         run_of({"m1": one}, "nope")
-    with pytest.raises(Halted, match="no host could be asked: m1: timed out"):
+    with pytest.raises(Halted, match="no host could be asked:\n  m1: timed out") as caught:
         run_of({"m1": "timed out"})
+    assert caught.value.means
+    assert [command.partition("   # ")[2] for command in caught.value.next] == ["once one of them answers"]
+
+
+def test_a_host_that_answers_and_lets_nobody_in_is_not_called_silent() -> None:
+    """What can be mended on this machine is said, each command on a line of its own."""
+    known = KnownKeys(Path("/k"), "10.0.1.10", (), frozenset())
+    address = Address.to("10.0.1.10", "10.0.1.10", Ssh(known_hosts_file=Path("/k")))
+    key = Mock(asbytes=lambda: b"x", get_name=lambda: "ssh-ed25519")
+    with pytest.raises(Halted, match="the host key is not known") as caught:
+        run_of({"m1": login._bad_key(Mock(host="10.0.1.10", port=22), address, known, key)}, RUN, "root@10.0.1.10")
+    again = "runbook adopt --host root@10.0.1.10"
+    assert [command.partition("   # ")[0] for command in caught.value.next] == [
+        "ssh-keyscan -p 22 10.0.1.10 | ssh-keygen -lf -",
+        "ssh-keyscan -p 22 10.0.1.10 >> /k",
+        f"{again} --known-hosts-file FILE --run {RUN}",
+        f"{again} --run {RUN}",
+    ]
+    assert "ssh-keyscan" not in caught.value.message
+    with pytest.raises(Halted) as caught:
+        run_of({"m1": "m1 (10.0.1.10:22): the login as root was refused with the agent's keys"}, RUN, "root@10.0.1.10")
+    assert caught.value.next[0].startswith(f"{again} --identity-file FILE --run {RUN}   # ")
+    assert "once that is mended" in caught.value.next[-1]
 
 
 # Hosts whose scripts are run by sh, each with a root of its own.

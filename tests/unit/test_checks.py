@@ -427,7 +427,11 @@ CASES = {
         plan=replace(THERE, snapshot=replace(THERE.snapshot, sha256="f" * 64)),
     ),
     "snapshot on a node, missing": Case(
-        "SnapshotWhole", where(snapshot_check.READ, says("", 3, "there is no such file")), "no such file", plan=THERE
+        "SnapshotWhole",
+        where(snapshot_check.READ, says("", 3, "there is no such file")),
+        "no such file",
+        plan=THERE,
+        do=f"ls -la {THERE.snapshot.path.parent}\n",
     ),
     "snapshot on a node, without keys": Case(
         "SnapshotWhole",
@@ -587,7 +591,7 @@ def test_one_thing_wrong_is_told_by_its_check_alone(name: str) -> None:
     for finding in mine:
         assert finding.severity is case.severity
         assert case.text in finding.saw
-        assert case.do in finding.do
+        assert case.do in f"{finding.do}\n"
         assert finding.do
     assert {f.check for f in found} <= {case.check, *ALSO.get(name, ())}
 

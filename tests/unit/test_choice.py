@@ -109,6 +109,7 @@ def test_what_cannot_be_taken_back_is_never_guessed() -> None:
     with pytest.raises(UsageError) as caught:
         choice.find(None, "finish")
     assert caught.value.next == ("runbook finish a-1",), "a halted run cannot be finished"
+    assert "name the one to finish. The only one:\n  a-1" in caught.value.message
 
 
 def test_a_report_is_asked_for_by_name() -> None:
@@ -148,6 +149,7 @@ def test_of_many_runs_the_newest_are_listed_and_the_others_counted() -> None:
 
 def test_by_name() -> None:
     first, second = made("prod-1", "complete", age=3), made("prod-12", "halted")
+    made("prod-13", "halted")
     assert choice.find("prod-1", "resume") == first, "an exact id, though it begins another"
     assert choice.find("prod-12", "resume") == second
     with pytest.raises(UsageError, match="'prod' fits more than one run"):
@@ -158,6 +160,31 @@ def test_by_name() -> None:
         choice.find("prod-20260409t140000z-3f2a", "finish")
     assert not any("finish" in command for command in caught.value.next), "another run is not what was meant"
     assert "runbook adopt --host [user@]HOST --run prod-20260409t140000z-3f2a" in caught.value.next[0]
+
+
+def test_a_prefix_that_fits_several_offers_those_for_which_the_command_can_work() -> None:
+    made("prod-1", "rolled-back", age=9)
+    made("prod-2", "complete", age=8)
+    made("prod-3", "halted", age=7, closed=True)
+    for verb in ("resume", "finish"):
+        with pytest.raises(UsageError) as caught:
+            choice.find("prod", verb)
+        wanted = {"finish": ("runbook finish prod-2", "runbook finish prod-1")}
+        assert caught.value.next == wanted.get(verb, tuple(f"runbook status prod-{n}" for n in (3, 2, 1)))
+    assert "none of the runs that 'prod' fits is one to resume" in _said("prod", "resume")
+    made("prod-4", "stuck", age=6)
+    made("prod-5", "halted", age=5)
+    for name in ("prod", "x"):
+        with pytest.raises(UsageError) as caught:
+            choice.find(name, "resume")
+        assert caught.value.next == ("runbook resume prod-5", "runbook resume prod-4")
+    assert len(_said("prod", "status").splitlines()) == 6
+
+
+def _said(name: str, verb: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        choice.find(name, verb)
+    return caught.value.message
 
 
 # Who is at work on a run.

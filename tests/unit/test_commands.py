@@ -262,14 +262,63 @@ def test_a_complete_run_gets_the_right_path_by_adopt(desk: Desk) -> None:
 def test_a_runs_plan_that_is_not_there_is_brought_back_by_adopt(desk: Desk) -> None:
     run = desk.restore()
     run.plan_path.unlink()
-    for words in (("rollback", run.id, "--discard-writes"), ("finish", run.id, "--yes")):
+    commands: list[tuple[str, ...]] = [("rollback", run.id, "--discard-writes"), ("finish", run.id, "--yes")]
+    for words in commands:
         typed = desk.type(*words, code=4)
         assert (
             f"{run.plan_path}: No such file or directory: the plan that {run.id} began with cannot be read" in typed.err
         )
-        assert typed.next[1].startswith(f"runbook adopt --run {run.id} --host HOST")
+        again = " ".join(["runbook", *(w for w in words if w != "--yes")])
+        assert typed.next[1:] == [f"cp {desk.quoted} {run.plan_path}   # the plan as it was approved", again]
     assert run.id in desk.type("report", run.id).out
     assert json.loads(desk.type("report", run.id, "--output", "json").out)["run"] == run.id
+
+
+def adopted(desk: Desk, run: runs.Run, host: str = "10.0.1.10") -> str:
+    login = f"--identity-file {desk.home / 'key'} --known-hosts-file {desk.home / 'known'}"
+    why = "brings the plan as it was approved back from the hosts"
+    return f"runbook adopt --host root@{host} --run {run.id} {login}   # {why}"
+
+
+def test_a_file_that_is_not_the_approved_plan_is_not_called_so(desk: Desk) -> None:
+    """The hosts of a run whose plan is gone are then known by what has become of the file that it was made from."""
+    run = desk.restore()
+    run.plan_path.unlink()
+    desk.plan_path.write_text(desk.plan_path.read_text() + "# another one\n")
+    assert desk.type("rollback", run.id, "--discard-writes", code=4).next[1] == adopted(desk, run)
+    desk.plan_path.write_text(desk.plan_path.read_text().replace("name: fake", "name: other"))
+    hosts = f"runbook adopt --run {run.id} --host HOST   # any host of the run: brings its copy back"
+    assert desk.type("rollback", run.id, "--discard-writes", code=4).next[1] == hosts
+
+
+def test_an_edited_plan_is_brought_back_and_the_same_command_typed_again(desk: Desk) -> None:
+    run = desk.restore()
+    run.plan_path.write_text(run.plan_path.read_text().replace("10.0.1.12", "10.0.1.13"))
+    for words in (("rollback", run.id, "--discard-writes"), ("finish", run.id, "--yes"), ("report", run.id)):
+        again = " ".join(["runbook", *(w for w in words if w != "--yes")])
+        typed = desk.type(*words, code=2)
+        assert typed.next == [f"cp {desk.quoted} {run.plan_path}   # the plan as it was approved", again]
+    desk.plan_path.unlink()
+    assert desk.type("finish", run.id, "--yes", code=2).next == [adopted(desk, run), f"runbook finish {run.id}"]
+
+
+def test_other_settings_in_an_edited_plan_go_on_by_a_copy(desk: Desk) -> None:
+    run = desk.restore()
+    cut = next(i for i, line in enumerate(run.lines()) if line.get("step") == "StartEtcd")
+    run.journal_path.write_bytes(b"".join(run.journal_path.read_bytes().splitlines(keepends=True)[:cut]))
+    run.plan_path.write_text(run.plan_path.read_text() + "  timeouts: {quorum: 90s}\n")
+    typed = desk.type("rollback", run.id, "--without", "m3", code=2)
+    copy = desk.home / "fake-edited.yaml"
+    assert [line.partition("   #")[0] for line in typed.next] == [
+        f"cp {run.plan_path} {copy}",
+        f"cp {desk.quoted} {run.plan_path}",
+        f"runbook rollback {run.id} --without m3",
+        f"runbook resume {run.id} --plan {copy}",
+    ]
+    copy.write_bytes(run.plan_path.read_bytes())
+    run.plan_path.write_bytes(desk.plan_path.read_bytes())
+    desk.type("resume", run.id, "--plan", str(copy), code=None)
+    assert "settings" in [line["event"] for line in run.lines()]
 
 
 def test_a_journal_that_cannot_be_bound_to_its_plan_is_damaged(desk: Desk) -> None:
@@ -328,7 +377,10 @@ def test_a_forgotten_machine_hears_why_and_is_not_sent_to_resume(desk: Desk) -> 
         assert "runbook resume" not in text
         assert "without this machine: what is known of it here is old" in text
     typed = desk.type("finish", run.id, "--yes", code=2)
-    assert f"{run.id} was outage when taken over elsewhere: finish follows a complete run or a rollback" in typed.err
+    assert (
+        f"{run.id} was in the outage when taken over elsewhere: finish follows a complete run or a rollback"
+        in typed.err
+    )
     assert " UTC, when a host last answered this machine:\n" in typed.err.partition("What is true:  as of 20")[2]
 
 
@@ -502,6 +554,18 @@ def test_a_plan_with_errors_ends_with_what_to_type(desk: Desk) -> None:
 
 
 # A fault of the program's own.
+
+
+def test_a_plan_that_is_not_there_is_looked_for(desk: Desk) -> None:
+    for name in ("nope.yaml", "no/such/plan.yaml"):
+        for words in (("run", str(desk.home / name), "--yes"), ("preview", str(desk.home / name))):
+            typed = desk.type(*words, code=2)
+            assert typed.next == [f"ls -l {desk.home}   # which file is the plan?"]
+
+
+def test_a_labs_snapshot_into_no_directory_is_a_users_mistake(desk: Desk) -> None:
+    typed = desk.type("lab", "snapshot", str(desk.home / "no/x.db"), code=2)
+    assert f"there is no directory {desk.home / 'no'}" in typed.err
 
 
 def test_a_crash_in_a_run_says_where_it_stands(desk: Desk) -> None:

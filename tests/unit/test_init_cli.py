@@ -159,6 +159,11 @@ def test_a_snapshot_on_a_host_by_its_member_or_its_address(desk: Desk, node: str
     plan, _ = planfile.read(done.stdout.encode(), Path("plan.yaml"))
     assert (plan.snapshot.node, str(plan.snapshot.path)) == ("m2", "/opt/backup/etcd.db")
     assert "snapshot 4000 + bump" in done.stdout
+    unproven = "/opt/backup/etcd.db on m2: its checksum was not compared: `runbook preview --check` does that"
+    assert f"warning: {unproven}" in done.stderr
+    desk.machines[1].dead = None
+    done = desk.init(*ALL, "--snapshot", f"host://{node}/opt/backup/etcd.db")
+    assert "nor was its checksum compared" in done.stderr
 
 
 def test_a_raw_database_is_written_and_told(desk: Desk) -> None:
@@ -254,3 +259,16 @@ def test_no_host_answers(desk: Desk) -> None:
     assert "no host could be asked" in done.stderr
     assert "Type next:" in done.stderr
     assert done.stdout == ""
+
+
+def test_no_host_answers_and_the_snapshot_is_on_one_of_them(desk: Desk) -> None:
+    """Nobody knows then what they are called: that none answers is what is wrong."""
+    snapshot = ("--snapshot", "host://m2/opt/etcd.db")
+    for machine in desk.machines:
+        machine.up = False
+    done = desk.init(*ALL, *snapshot, code=3)
+    for told in ("no host could be asked", "no answer within 10 s", "What is true:", "What it means:", "Type next:"):
+        assert told in done.stderr
+    desk.machines[0].up = True
+    done = desk.init(*ALL, *snapshot, code=2)
+    assert "m2 is none of the hosts: m1; not known are the names of 10.0.1.11, 10.0.1.12: no answer" in done.stderr

@@ -62,3 +62,9 @@ def test_another_version_does_not_go_on() -> None:
             judge(other)
     with pytest.raises(UsageError, match="has no first line"):
         judging.resume(Replay(), RUN)
+
+
+@pytest.mark.parametrize(("state", "words"), [("outage", "is in the outage"), ("rolling-back", "is on its way back")])
+def test_a_state_is_told_in_words(state: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"{RUN} {words}: finish follows a complete run"):
+        judging.finish(past(state), RUN, accept=False)
