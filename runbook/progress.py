@@ -61,8 +61,9 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def ending(error: RunbookError | None, past: Replay, seconds: float) -> str:
     """How it ended, in one line."""
-    was = "is down, so far" if past.in_outage and not past.superseded else "was down"
-    down = f"; the control plane {was} for {duration(past.outage_seconds())}" if past.outages else ""
+    from runbook.situation import outage
+
+    down = f"; {outage(past)}" if past.outages else ""
     failed = f" with exit code {error.code}" if error else ""
     state = "refused" if past.refused else f"{past.state}{', closed' if past.closed else ''}"
     return f"{state}{failed} after {duration(seconds)}{down}"

@@ -63,11 +63,12 @@ def _outcome(report: Mapping[str, Any]) -> list[str]:
     why = f": {escaped(outcome['why'])}" if outcome["why"] else ""
     called = "refused" if outcome["refused"] else outcome["state"]
     state = f"**{escaped(called)}**{halted}{''.join(f', {m}' for m in marks)}{why}"
-    down = [] if report["outages"] else ["The Kubernetes API was never stopped."]
+    down = [] if report["outages"] else ["This run never stopped the Kubernetes API."]
     for outage in report["outages"]:
         until = f"until {_time(outage['to'])}" if outage["to"] else "and still is"
         down.append(
-            f"The control plane was down from {_time(outage['from'])} {until}: **{duration(outage['seconds'])}**."
+            f"This run had the control plane stopped from {_time(outage['from'])} {until}: "
+            f"**{duration(outage['seconds'])}**."
         )
     return [state, "", f"{escaped(outcome['means'])}.", "", *down, ""]
 

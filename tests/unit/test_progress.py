@@ -266,7 +266,8 @@ def test_a_rollback_does_not_claim_that_the_old_api_servers_are_ready() -> None:
     life.session("backward")
     text = plain(life.lines[before:], past=life.lines[:before])
     assert "OUTAGE ENDS" in text
-    assert "the old API servers are started again" in text
+    assert "THIS RUN'S OUTAGE ENDS" in text
+    assert "the old API servers are started again, as they were found" in text
     assert "every API server is ready" not in text
     assert "workers' kubelets" not in text, "there are none, so there is nothing to take back"
 

@@ -83,7 +83,7 @@ def test_an_undisturbed_run() -> None:
     assert [row[0] for row in steps] == list(past.steps)
     assert all(len(row) == 7 for row in steps)
     assert {row[2] for row in steps} == {"DONE", "SKIPPED"}
-    assert re.search(r"The control plane was down from .* UTC until .* UTC: \*\*\d", text)
+    assert re.search(r"This run had the control plane stopped from .* UTC until .* UTC: \*\*\d", text)
     assert "Seen at" in text
     assert "by m1, m2, m3" in text
     assert f".{RUN}.old in /var/lib/etcd: the old data, complete" in text
