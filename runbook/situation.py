@@ -198,9 +198,13 @@ def _ended(past: Replay) -> str:
     """For a run that is over, or whose removal has begun; "" for others."""
     served = past.begun("StopControllers")
     if past.state == "rolled-back" and served:
-        return PUT_BACK + (
-            "; the removal of what the run left has begun and not ended" if past.finishing and not past.closed else ""
+        if past.finishing:
+            return PUT_BACK + ("" if past.closed else "; the removal of what the run left has begun and not ended")
+        kept = (
+            f", and as a snapshot on {past.discarded_on}, discarded.db in the run's directory, if etcd still answered"
         )
+        where = f"what was discarded is kept until `runbook finish`: .{past.run}.discarded in the data directory{kept}"
+        return f"{PUT_BACK}; {where}" if past.discarded_on else PUT_BACK
     if past.state == "rolled-back":
         prepared = past.begun("LockHosts")
         removed = "; what had been prepared was removed again" if prepared else ""

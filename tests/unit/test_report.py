@@ -306,3 +306,32 @@ def test_nothing_is_read_but_the_journal(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the report reads no file"))
     lines = hostile_lines()
     report.markdown(lines, replay(lines))
+
+
+def test_what_remains_after_a_rollback_is_what_is_there() -> None:
+    """The staged snapshot is removed with the rest of what was prepared; what was discarded is kept."""
+    life = life_with_header()
+    life.session("forward")
+    kept = report.remains(replay(life.lines), life.plan)
+    assert "the snapshot" in kept[0]
+    assert not any("discarded" in what for what in kept)
+    assert life.session("backward") == "rolled-back"
+    run_dir = f"/var/lib/etcd-runbook/{RUN}"
+    first, *others = report.remains(replay(life.lines), life.plan)
+    assert first == f"{run_dir}: copies of the plan and the journal, commands' results"
+    assert others[1].startswith(f"{run_dir}/discarded.db on m1: ")
+    assert others[0].startswith(f".{RUN}.discarded in /var/lib/etcd: ")
+    on_m1 = life.world.hosts["m1"]
+    assert on_m1.read(f"{run_dir}/snapshot.db") is None
+    assert on_m1.read(f"{run_dir}/plan.yaml") is not None
+    assert on_m1.read(f"{run_dir}/discarded.db") is not None
+
+
+def test_nothing_is_said_to_be_discarded_where_nothing_could_be_written() -> None:
+    for at in range(150, 2000, 40):
+        life = life_with_header()
+        if life.session("forward", Fuse(at, "silent")).startswith("Halted") and replay(life.lines).in_outage:
+            break
+    assert life.session("backward") == "rolled-back"
+    assert not replay(life.lines).served
+    assert not any("discarded.db" in what for what in report.remains(replay(life.lines), life.plan))

@@ -254,7 +254,7 @@ def test_what_is_true_is_told_host_by_host() -> None:
 
 
 def test_nothing_is_said_to_serve_that_the_run_has_not_seen_serve() -> None:
-    """The old cluster may have been dead before the run: what it left alone is as it was found, and no more is known."""
+    """The old cluster may have been dead before the run: what is left alone is as it was found."""
     before = ORDER[: ORDER.index("SwapData")]
     assert not [name for name in before if re.search(r"\bserves?\b|\bruns\b", facts.AFTER[name])]
     for name in before:
@@ -320,3 +320,18 @@ def test_what_it_means_is_true_wherever_a_run_is_cut_off(kind: str, what: str) -
             life.session("forward")
         life.session(what, Fuse(at, kind))
         assert not wrong(life), (at, replay(life.lines).steps)
+
+
+def test_a_rollback_says_where_what_it_discarded_is_kept() -> None:
+    """Until `finish`; the snapshot of it is on the first of the hosts that took part when etcd was stopped."""
+    life = Life(plan(3))
+    life.lines.append(line("run", 0, **HEADER))
+    life.session("forward")
+    life.session("backward", silent=["m1"], without=["m1"])
+    past = replay(life.lines)
+    assert past.state == "rolled-back"
+    kept = f"what was discarded is kept until `runbook finish`: .{RUN}.discarded in the data directory"
+    assert f"; {kept}, and as a snapshot on m2, discarded.db in the run's directory" in situation.meaning(past)
+    assert life.world.hosts["m2"].read(f"/var/lib/etcd-runbook/{RUN}/discarded.db") is not None
+    assert "discarded" not in situation.meaning(closed(past))
+    assert "discarded" not in situation.meaning(finishing(past))
