@@ -107,7 +107,17 @@ class Board:
         self.lines.append(line)
         before = self.past
         stops = line["event"] == "begin" and line.get("step") in (STOPS_FIRST, SERVES_AGAIN) and not before.in_outage
-        if stops or line["event"] in ("run", "step", "state", "closed", "accepted", "absent", "present"):
+        if stops or line["event"] in (
+            "run",
+            "step",
+            "state",
+            "closed",
+            "accepted",
+            "absent",
+            "present",
+            "superseded",
+            "adopted",
+        ):
             self.past = replay(self.lines)
         findings = [] if line["event"] == "finding" else self._findings()
         words = getattr(self, f"_{line['event']}", self._other)(line)

@@ -90,6 +90,11 @@ class Replay:
         return bool(self.outages) and self.outages[-1][1] is None
 
     @property
+    def outdated(self) -> bool:
+        """Whether the run goes on, or has ended, without this journal: what is now is known elsewhere."""
+        return bool(self.superseded) or self.elsewhere
+
+    @property
     def never_began(self) -> bool:
         """Its directory was made, and its engine ended before the journal's first line: no host knows of it."""
         return bool(self.run) and not self.lines

@@ -71,6 +71,7 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
             "halted_from": past.halted_from if past.state == "halted" else "",
             "closed": past.closed,
             "accepted": past.accepted,
+            "superseded": past.outdated,
             "means": situation.meaning(past),
         },
         "began": lines[0]["at"] if lines else "",
@@ -94,7 +95,7 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
         "timeline": timeline(lines),
         "follow_up": _follow_up(past, plan),
         "never_restored": list(NEVER_RESTORED),
-        "next": list(situation.commands(past, past.run)),
+        "next": [c for c in situation.commands(past, past.run) if not c.startswith("runbook report ")],
     }
 
 

@@ -163,11 +163,11 @@ def outage(past: Replay) -> str:
     """How long this run has stopped the control plane, which may have been down before; "" where it never did."""
     if not past.outages:
         return ""
-    return (
-        f"this run had the control plane stopped for {duration(past.outage_seconds())}"
-        if not past.in_outage
-        else (f"the control plane is down, so far for {duration(past.outage_seconds())}")
-    )
+    took = duration(past.outage_seconds())
+    if past.in_outage and not past.outdated:
+        return f"the control plane is down, so far for {took}"
+    known = ", as far as this machine knows" if past.in_outage else ""
+    return f"this run had the control plane stopped for {took}{known}"
 
 
 def meaning(past: Replay) -> str:

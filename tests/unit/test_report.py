@@ -106,7 +106,7 @@ def test_a_halted_resumed_and_rolled_back_run() -> None:
             break
     halted = report.markdown(life.lines, replay(life.lines), life.plan)
     assert "**halted** from outage" in halted
-    assert "and still is" in halted
+    assert "and it is still down" in halted
     assert rows_of(halted, "What hosts said no to")[0][3].startswith("unknown: ")
     assert f"`runbook resume {RUN}`" in halted
     assert "## By hand" not in halted
@@ -335,3 +335,26 @@ def test_nothing_is_said_to_be_discarded_where_nothing_could_be_written() -> Non
     assert life.session("backward") == "rolled-back"
     assert not replay(life.lines).served
     assert not any("discarded.db" in what for what in report.remains(replay(life.lines), life.plan))
+
+
+def test_of_a_run_that_another_machine_took_over_the_outage_is_told_as_far_as_known() -> None:
+    life = life_with_header()
+    life.session("forward", Fuse(500))
+    assert replay(life.lines).in_outage
+    assert "and it is still down" in report.markdown(life.lines, replay(life.lines))
+    lines = [*life.lines, line("superseded", 9, adopt="runbook adopt --host root@m1")]
+    text = report.markdown(lines, replay(lines))
+    assert "and it is still down" not in text
+    assert "as far as this machine knows" in text
+
+
+@pytest.mark.parametrize("end", ["complete", "closed"])
+def test_the_report_does_not_name_itself_as_what_to_do_next(end: str) -> None:
+    life = life_with_header()
+    life.session("forward")
+    if end == "closed":
+        life.session("finish")
+    document = report.document(life.lines, replay(life.lines), life.plan)
+    assert not [command for command in document["next"] if command.startswith("runbook report")]
+    assert bool(document["next"]) == (end == "complete")
+    assert ("## Next" in report.markdown(life.lines, replay(life.lines), life.plan)) == (end == "complete")
