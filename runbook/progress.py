@@ -111,7 +111,7 @@ class Plain:
         self.began = datetime.now(UTC)
         self.spoke = self.began
         self._heard = True
-        """Whether the hosts have taken this engine: until then the run may be another machine's, and the clock wrong."""
+        """Whether the hosts have taken this engine: until then it may be another machine's run by now."""
         self._mutex = threading.RLock()
         self._over = threading.Event()
 
