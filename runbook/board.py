@@ -107,7 +107,17 @@ class Board:
         self.lines.append(line)
         before = self.past
         stops = line["event"] == "begin" and line.get("step") in (STOPS_FIRST, SERVES_AGAIN) and not before.in_outage
-        if stops or line["event"] in ("run", "step", "state", "closed", "accepted", "absent", "present"):
+        if stops or line["event"] in (
+            "run",
+            "step",
+            "state",
+            "closed",
+            "accepted",
+            "absent",
+            "present",
+            "superseded",
+            "adopted",
+        ):
             self.past = replay(self.lines)
         findings = [] if line["event"] == "finding" else self._findings()
         words = getattr(self, f"_{line['event']}", self._other)(line)
@@ -305,9 +315,11 @@ class Board:
             return [f"▼▼▼ OUTAGE BEGINS{again}: from here on the control plane is stopped"]
         if before.in_outage and past.outage_from and past.outage_to:
             took = (past.outage_to - past.outage_from).total_seconds()
-            back = "the old API servers are started again" if past.state != "outage" else ""
+            if past.state != "outage":  # nobody waits for one that was not ready before the run either
+                old = "the old API servers are started again, as they were found"
+                return [f"▲▲▲ THIS RUN'S OUTAGE ENDS after {duration(took)}: {old}"]
             but = f" but for {', '.join(past.absent)}" if past.absent else ""
-            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: {back or f'every API server is ready{but}'}"]
+            return [f"▲▲▲ OUTAGE ENDS after {duration(took)}: every API server is ready{but}"]
         return []
 
 

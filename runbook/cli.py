@@ -19,7 +19,6 @@ from runbook.diagnose.cli import diagnose
 from runbook.discovery.cli import init
 from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
 from runbook.lab.cli import lab
-from runbook.tables import duration
 
 if TYPE_CHECKING:
     from runbook.plan import Plan
@@ -137,7 +136,7 @@ def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
             result = {"event": "result", "run": past.run, "state": past.state, "exit_code": 0, "note": word}
             click.echo(json.dumps(result))
         return
-    down = f"; the control plane was down for {duration(past.outage_seconds())}" if past.outages and not word else ""
+    down = f"; {situation.outage(past)}" if past.outages and not word else ""
     true = situation.remembered(past, past.run)["true"] if word else ""
     sentences = closing(true, situation.meaning(past), situation.advice(past, past.run))
     click.echo("\n".join([f"{past.run}: {word or said or past.state}{down}", *sentences]))

@@ -74,7 +74,11 @@ def endpoints(n: Target, result: Result) -> str:
         who = f", not {', '.join(silent)}" if seen and silent else ""
         return f"not every member answers{who}: {result.tail(1)}"
     seen = parse.endpoint_status(result.out)
-    if {s.member_id for s in seen} != set(nodes) or len(seen) != len(nodes):
+    ids = {s.member_id for s in seen}
+    if ids < set(nodes) and len(ids) == len(seen) and {s.cluster_id for s in seen} == {cluster}:
+        silent = [node.name for id_, node in nodes.items() if id_ not in ids]
+        return f"{len(seen)} of {len(nodes)} members answer, not {', '.join(silent)}"
+    if ids != set(nodes) or len(seen) != len(nodes):
         return f"{len(seen)} endpoints answer with the ids {', '.join(f'{s.member_id:x}' for s in seen)}"
     for status in seen:
         if status.cluster_id != cluster:

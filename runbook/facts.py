@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 UNTOUCHED = "nothing of this run was done here"
 AFTER = {
     "CheckEverything": "checked, untouched",
-    "LockHosts": "locked for this run; the old cluster serves",
-    "SaveManifests": "manifests saved; the old cluster serves",
-    "StageSnapshot": "snapshot staged; the old cluster serves",
-    "RestoreAside": "snapshot restored beside the data; the old cluster serves",
-    "StopControllers": "controllers stopped; API server and etcd serve the old data",
-    "StopApiServers": "controllers and API server stopped; etcd runs on the old data",
+    "LockHosts": "locked for this run; the old cluster is as it was found",
+    "SaveManifests": "manifests saved; the old cluster is as it was found",
+    "StageSnapshot": "snapshot staged; the old cluster is as it was found",
+    "RestoreAside": "snapshot restored beside the data; the old cluster is as it was found",
+    "StopControllers": "controllers stopped; API server and etcd are as they were found, on the old data",
+    "StopApiServers": "controllers and API server stopped; etcd is as it was found, on the old data",
     "StopEtcd": "control plane stopped; the old data is in place",
     "SwapData": "control plane stopped; the restored data is in place, the old is kept beside it",
     "StartEtcd": "etcd runs on the restored data, proven with the others; the API server is stopped",
@@ -30,7 +30,10 @@ AFTER = {
     "RestartWorkerKubelets": "kubelet restarted",
     "VerifyCluster": "the restored cluster serves and is verified; the old data is kept beside it",
 }
-"""What is true on a host once a step is done there; once a step is undone, the words of the step before are."""
+"""What is true on a host once a step is done there; once a step is undone, the words of the step before are.
+
+Of what the run has not stopped they do not say that it serves: a cluster that is dead is restored with the same steps.
+"""
 BEGUN = {
     "RestoreAside": "the restore beside the data was begun",
     "StopControllers": "the controllers were told to stop",
@@ -87,6 +90,8 @@ def gather(lines: Sequence[Line], past: Replay) -> dict[str, Fact]:
         if line["event"] == "step":
             undoing = line["to"] == "UNDOING"
             _take_step(line, facts)
+        elif line["event"] == "present" and facts.get(line["host"], Fact()).true == AFTER["CheckEverything"]:
+            facts[line["host"]].true = before("CheckEverything")  # alone, it had every step but that one undone
         elif ".sweep." in line.get("key", "") and line.get("host"):
             _take_removal(line, facts.setdefault(line["host"], Fact()))
         elif line["event"] in ("begin", "end") and line.get("host"):

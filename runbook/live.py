@@ -135,7 +135,9 @@ class Live:
         text.append(f"{past.state}  ", style="bold")
         text.append(f"elapsed {duration((datetime.now(UTC) - self.began).total_seconds())}  ")
         if past.outages:
-            text.append(f"outage {duration(past.outage_seconds())}  ", style="bold red" if past.in_outage else "green")
+            known = ", as far as this machine knows" if past.in_outage and past.outdated else ""
+            style = "green" if not past.in_outage else "" if known else "bold red"
+            text.append(f"outage {duration(past.outage_seconds())}{known}  ", style=style)
         waiting = printable(board.waiting_for())
         if self.end:
             text = Text(f"ended: {self.end}", style="bold")

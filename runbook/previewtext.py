@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runbook.precheck import Verdict
 
 PHASES = {
-    Phase.PREPARE: "PREPARE: the old cluster goes on serving, and nothing of it is touched",
+    Phase.PREPARE: "PREPARE: nothing of the old cluster is touched; what serves goes on serving",
     Phase.OUTAGE: "OUTAGE: stop all, swap all, start all",
     Phase.VERIFY: "VERIFY: the restored cluster serves; is it well?",
 }
@@ -197,7 +197,7 @@ def _ends(whole: Outlook, scripts: Scripts) -> list[str]:
     lines = ["", "AT THE END", *_listed("the hosts' locks are released", whole.unlock, scripts)]
     lines.append(f"{PAD}all that could still serve is kept on the hosts until `runbook finish`, the old data first")
     lines += ["", "IF SOMETHING FAILS"]
-    lines.append(f"{PAD}while preparing: what was prepared is removed again; the old cluster has gone on serving")
+    lines.append(f"{PAD}while preparing: what was prepared is removed again; nothing of the old cluster was touched")
     lines.append(f"{PAD}later: the run halts, says what is true, and waits for `runbook resume` or `runbook rollback`,")
     lines.append(f"{PAD}which undoes the steps in reverse order, on every host, behind the same barriers")
     lines += _says("it asks first", list(whole.may_roll_back.values()))

@@ -61,10 +61,13 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def ending(error: RunbookError | None, past: Replay, seconds: float) -> str:
     """How it ended, in one line."""
-    was = "is down, so far" if past.in_outage and not past.superseded else "was down"
-    down = f"; the control plane {was} for {duration(past.outage_seconds())}" if past.outages else ""
+    from runbook.situation import outage
+
+    down = f"; {outage(past)}" if past.outages else ""
     failed = f" with exit code {error.code}" if error else ""
     state = "refused" if past.refused else f"{past.state}{', closed' if past.closed else ''}"
+    if past.outdated:
+        state = f"{past.state} when {'ended' if past.closed else 'taken over'} elsewhere"
     return f"{state}{failed} after {duration(seconds)}{down}"
 
 
@@ -107,6 +110,8 @@ class Plain:
         self.board: Board | None = None
         self.began = datetime.now(UTC)
         self.spoke = self.began
+        self._heard = True
+        """Whether the hosts have taken this engine: until then it may be another machine's run by now."""
         self._mutex = threading.RLock()
         self._over = threading.Event()
 
@@ -114,15 +119,17 @@ class Plain:
         self, plan: Plan, steps: Sequence[Step], run: str, past: Sequence[Line] = (), bound: Binding | None = None
     ) -> None:
         """The head, and from now on a word wherever there is a long silence."""
-        self.board = Board(plan, steps, past, bound)
+        self.board, self._heard = Board(plan, steps, past, bound), not past
         self.began = self.spoke = datetime.now(UTC)
-        self._say(f"{run}: {len(steps)} steps, hosts {', '.join(self.board.hosts)}; began {utc(self.began)}")
+        began = f"{'this command began' if past else 'began'} {utc(self.began)}"
+        self._say(f"{run}: {len(steps)} steps, hosts {', '.join(self.board.hosts)}; {began}")
         if self.patience:
             threading.Thread(target=self._watch, name="progress", daemon=True).start()
 
     def __call__(self, line: Line) -> None:
         """Say what is worth saying of it."""
         with self._mutex, contextlib.suppress(Exception):
+            self._heard |= line["event"] in ("begin", "end", "step")
             for sentence in self.board.take(line) if self.board else ():
                 self._say(sentence)
 
@@ -158,7 +165,7 @@ class Plain:
         now = datetime.now(UTC)
         past = self.board.past if self.board else Replay()
         down = ""
-        if past.in_outage and past.outage_from:
+        if past.in_outage and past.outage_from and self._heard and not past.outdated:
             down = f" [API down {_clock((now - past.outage_from).total_seconds())}]"
         self.spoke = now
         with contextlib.suppress(OSError, ValueError):

@@ -12,6 +12,9 @@ from runbook.journal import Line
 STOPS_FIRST, SERVES_AGAIN, OLD_SERVES_AGAIN = "StopControllers", "StartApiServers", "StopApiServers"
 """The outage begins with the first manifest parked, and ends when the last API server is ready (new, or old again)."""
 
+ETCD_STOPS = "StartEtcd"
+"""The step which, undone, keeps what is about to be discarded."""
+
 LOCKS_FIRST = "LockHosts"
 """The first step that leaves anything on a host."""
 
@@ -87,6 +90,11 @@ class Replay:
         return bool(self.outages) and self.outages[-1][1] is None
 
     @property
+    def outdated(self) -> bool:
+        """Whether the run goes on, or has ended, without this journal: what is now is known elsewhere."""
+        return bool(self.superseded) or self.elsewhere
+
+    @property
     def never_began(self) -> bool:
         """Its directory was made, and its engine ended before the journal's first line: no host knows of it."""
         return bool(self.run) and not self.lines
@@ -106,6 +114,16 @@ class Replay:
     def holds(self, absent: str) -> bool:
         """Whether an absent node may hold something of the run: its lock, at least, was asked of it."""
         return self.absent[absent].get(LOCKS_FIRST, "PENDING") not in ("PENDING", "BLOCKED")
+
+    @property
+    def discarded_on(self) -> str:
+        """The host on which a rollback kept what it discarded as a snapshot, where it could: the first that took part.
+
+        "" where an API server was never started, so that there was nothing to keep, or etcd is not stopped again yet.
+        """
+        undone = [s for s in self.lines if s["event"] == "step" and s["step"] == ETCD_STOPS and "joining" not in s]
+        seen = (undone[-1].get("saw") or {}) if undone and undone[-1]["to"] == "UNDONE" else {}
+        return next(iter(seen), "") if self.served else ""
 
     @property
     def current(self) -> str:

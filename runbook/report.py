@@ -71,6 +71,7 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
             "halted_from": past.halted_from if past.state == "halted" else "",
             "closed": past.closed,
             "accepted": past.accepted,
+            "superseded": past.outdated,
             "means": situation.meaning(past),
         },
         "began": lines[0]["at"] if lines else "",
@@ -94,7 +95,7 @@ def document(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> d
         "timeline": timeline(lines),
         "follow_up": _follow_up(past, plan),
         "never_restored": list(NEVER_RESTORED),
-        "next": list(situation.commands(past, past.run)),
+        "next": [c for c in situation.commands(past, past.run) if not c.startswith("runbook report ")],
     }
 
 
@@ -184,14 +185,22 @@ def remains(past: Replay, plan: Plan | None) -> list[str]:
     places = sorted({d for n in plan.nodes for d in (n.paths.data_dir, n.paths.wal_dir) if d}) if plan else []
     spaces = sorted({n.paths.workspace for n in plan.nodes}) if plan else []
     beside = " and ".join(places) or "the data directory (and the WAL directory)"
-    left = [f"{' and '.join(spaces) or '<workspace>'}/{run}: plan and manifest copies, the snapshot, commands' results"]
+    of_run = f"{' and '.join(spaces) or '<workspace>'}/{run}"
+    copies = (
+        "the plan and the journal" if past.steps.get("SaveManifests") == "UNDONE" else "plan, journal and manifests"
+    )
+    staged = ", the snapshot" if past.steps.get("StageSnapshot", "PENDING") not in ("PENDING", "UNDONE") else ""
+    left = [f"{of_run}: copies of {copies}{staged}, commands' results"]
     swapped = past.steps.get("SwapData", "PENDING")
     if swapped == "UNDONE":
         left.append(f".{run}.discarded in {beside}: the restored data, with what was written to it")
+        if past.discarded_on:
+            left.append(f"{of_run}/discarded.db on {past.discarded_on}: a snapshot of that, if etcd still answered")
     elif past.begun("SwapData"):
         left.append(f".{run}.old in {beside}: the old data, complete")
     elif past.begun("RestoreAside") and past.steps["RestoreAside"] != "UNDONE":
         left.append(f".{run}.restored in {beside}: the restored data, not in place")
+    left += [f"on {host}, absent: all that the run had put there before" for host in past.absent if past.holds(host)]
     return left
 
 

@@ -63,13 +63,20 @@ def _outcome(report: Mapping[str, Any]) -> list[str]:
     why = f": {escaped(outcome['why'])}" if outcome["why"] else ""
     called = "refused" if outcome["refused"] else outcome["state"]
     state = f"**{escaped(called)}**{halted}{''.join(f', {m}' for m in marks)}{why}"
-    down = [] if report["outages"] else ["The Kubernetes API was never stopped."]
-    for outage in report["outages"]:
-        until = f"until {_time(outage['to'])}" if outage["to"] else "and still is"
-        down.append(
-            f"The control plane was down from {_time(outage['from'])} {until}: **{duration(outage['seconds'])}**."
-        )
+    down = [] if report["outages"] else ["This run never stopped the Kubernetes API."]
+    down += [_down(outage, superseded=outcome["superseded"]) for outage in report["outages"]]
     return [state, "", f"{escaped(outcome['means'])}.", "", *down, ""]
+
+
+def _down(outage: Mapping[str, Any], *, superseded: bool) -> str:
+    took = f"**{duration(outage['seconds'])}**"
+    if outage["to"]:
+        return (
+            f"This run had the control plane stopped from {_time(outage['from'])} until {_time(outage['to'])}: {took}."
+        )
+    if superseded:
+        return f"This run stopped the control plane at {_time(outage['from'])}: {took}, as far as this machine knows."
+    return f"This run stopped the control plane at {_time(outage['from'])}, and it is still down: {took}."
 
 
 def _head(report: Mapping[str, Any]) -> list[str]:
@@ -148,7 +155,8 @@ def _left(report: Mapping[str, Any]) -> list[str]:
     lines += _section("By hand, afterwards", [*by_hand, ""]) if by_hand else []
     never = [f"- {escaped(what)}" for what in report["never_restored"]]
     lines += _section("What the snapshot did not bring back", [*never, ""]) if report["proof"] else []
-    return lines + _section("Next", [*(f"- {code(command)}" for command in report["next"]), ""])
+    following = [f"- {code(command)}" for command in report["next"]]
+    return lines + _section("Next", [*following, ""] if following else [])
 
 
 def _timeline(report: Mapping[str, Any]) -> list[Sequence[object]]:

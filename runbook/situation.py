@@ -120,6 +120,8 @@ ELSEWHERE = (
     "the run was finished, or rolled back and closed, on another machine: what came of it is known there, and what "
     "this machine's journal says is old"
 )
+PUT_BACK = "the old data, manifests and services were put back, as this run had found them"
+"""What was done, and not how the cluster is: it may have been dead before, and a later run may have restored it."""
 SUPERSEDED = "the run goes on, or has ended, without this machine: what is known of it here is old"
 
 
@@ -157,6 +159,17 @@ def owed(past: Replay) -> list[str]:
     ]
 
 
+def outage(past: Replay) -> str:
+    """How long this run has stopped the control plane, which may have been down before; "" where it never did."""
+    if not past.outages:
+        return ""
+    took = duration(past.outage_seconds())
+    if past.in_outage and not past.outdated:
+        return f"the control plane is down, so far for {took}"
+    known = ", as far as this machine knows" if past.in_outage else ""
+    return f"this run had the control plane stopped for {took}{known}"
+
+
 def meaning(past: Replay) -> str:
     """What it means for the cluster."""
     if past.elsewhere:
@@ -170,7 +183,9 @@ def meaning(past: Replay) -> str:
         left = [f"what the run left on {', '.join(past.left)} is there still"] if past.left else []
         return "; ".join([ended, *left, *owed(past)[:1]])
     if not _stopped(past, "StopControllers"):
-        said = ["the old cluster is as it was: nothing of it was stopped"]
+        said = [
+            PUT_BACK if past.begun("StopControllers") else "the old cluster is as it was: nothing of it was stopped"
+        ]
     else:
         said = [_serving(past), _data(past)]
     waits = _awaited(past)
@@ -183,9 +198,13 @@ def _ended(past: Replay) -> str:
     """For a run that is over, or whose removal has begun; "" for others."""
     served = past.begun("StopControllers")
     if past.state == "rolled-back" and served:
-        return "the old data, manifests and services are back" + (
-            "; the removal of what the run left has begun and not ended" if past.finishing and not past.closed else ""
+        if past.finishing:
+            return PUT_BACK + ("" if past.closed else "; the removal of what the run left has begun and not ended")
+        kept = (
+            f", and as a snapshot on {past.discarded_on}, discarded.db in the run's directory, if etcd still answered"
         )
+        where = f"what was discarded is kept until `runbook finish`: .{past.run}.discarded in the data directory{kept}"
+        return f"{PUT_BACK}; {where}" if past.discarded_on else PUT_BACK
     if past.state == "rolled-back":
         prepared = past.begun("LockHosts")
         removed = "; what had been prepared was removed again" if prepared else ""
@@ -214,7 +233,7 @@ def _serving(past: Replay) -> str:
     elif past.begun("StopApiServers"):  # and undone
         whose = "the old cluster's API servers have their manifests and their data back"
     else:
-        whose = "the API servers still serve the old data"
+        whose = "the API servers were not stopped, they are as this run found them"
     if past.steps.get("StartControllers") in FINISHED:
         doubt = ", but a check of it said no, so nobody knows that it is well" if past.state == "unverified" else ""
         return whose + doubt

@@ -45,7 +45,7 @@ def document(
         "steps": dict(past.steps),
         "outage_seconds": past.outage_seconds(),
         "outage_running": past.in_outage,
-        "superseded": bool(past.superseded) or past.elsewhere,
+        "superseded": past.outdated,
         "hosts": dict(hosts) if hosts is not None else {host: str(fact) for host, fact in known.items()},
         "seen": {host: fact.at for host, fact in known.items()},
         "silent": facts.silent(known),

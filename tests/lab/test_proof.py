@@ -443,7 +443,7 @@ def corrupt(alarms: Any) -> None:
         (ANSWERS, no_leader, "https://10.0.1.11:2379 has no leader"),
         (ANSWERS, two_leaders, "the members do not agree on a leader"),
         (ANSWERS, other_cluster, "https://10.0.1.12:2379 is in the cluster"),
-        (ANSWERS, one_missing, "2 endpoints answer with the ids"),
+        (ANSWERS, one_missing, "2 of 3 members answer, not m2"),
         (ANSWERS, twice, "3 endpoints answer with the ids"),
         (HASHES, one_missing, "the hashes come from 2 members"),
         (HASHES, twice, "not from the 3 planned ones"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runbook import facts
 from runbook.errors import Halted, UsageError
 from runbook.replay import replay
 from runbook.transport import LOCK
@@ -73,6 +74,15 @@ def test_a_rollback_of_a_complete_run_that_owes() -> None:
     assert list(replay(life.lines).absent) == GONE
     assert life.session("backward") == "rolled-back"
     assert not life.faults(restored=False)
+
+
+def test_a_node_that_was_taken_back_alone_is_not_called_untouched() -> None:
+    life = Life(plan())
+    life.session("forward")
+    assert life.session("backward", silent=GONE, without=GONE) == "rolled-back"
+    assert life.session("backward") == "rolled-back"
+    told = facts.told_by(life.lines, replay(life.lines))
+    assert set(told.values()) == {"old data and services as before the run"}
 
 
 @pytest.mark.parametrize("step", range(7, 130, 17))

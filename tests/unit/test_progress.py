@@ -268,7 +268,8 @@ def test_a_rollback_does_not_claim_that_the_old_api_servers_are_ready() -> None:
     life.session("backward")
     text = plain(life.lines[before:], past=life.lines[:before])
     assert "OUTAGE ENDS" in text
-    assert "the old API servers are started again" in text
+    assert "THIS RUN'S OUTAGE ENDS" in text
+    assert "the old API servers are started again, as they were found" in text
     assert "every API server is ready" not in text
     assert "workers' kubelets" not in text, "there are none, so there is nothing to take back"
 
@@ -435,3 +436,32 @@ def test_the_live_view_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert kind("text", Terminal()) == "Plain"
+
+
+def test_what_this_machine_no_longer_knows_it_does_not_tell() -> None:
+    """Another machine took the run over: whether the control plane is down now, and since when, is known there."""
+    life = Life(plan(3))
+    life.session("forward", Fuse(500))
+    assert replay(life.lines).in_outage
+    for one in life.lines:
+        one["at"] = "2026-04-09T14:00:00.000000Z"
+    for refused in (
+        line("superseded", 9, adopt="runbook adopt", said="a newer engine"),
+        line("closed", 9, elsewhere=True),
+    ):
+        out = io.StringIO()
+        view = progress.Plain(out, patience=0)
+        view.start(life.plan, PROCEDURE.steps, RUN, life.lines)
+        view(refused)
+        view.stop(Halted("refused"), replay([*life.lines, refused]))
+        assert "[API down" not in out.getvalue(), "before it is refused nobody knows better either"
+        ended = out.getvalue().splitlines()[-1]
+        state = "outage when ended elsewhere" if refused["event"] == "closed" else "outage when taken over elsewhere"
+        assert f"ended: {state} with exit code 4 after" in ended
+        assert ended.endswith("; this run had the control plane stopped for 9 s, as far as this machine knows")
+
+
+def test_the_head_does_not_date_a_run_by_a_later_command() -> None:
+    life = halted_life()
+    assert "; began 2" in plain([]).splitlines()[0]
+    assert "; this command began 2" in plain([], past=life.lines).splitlines()[0]

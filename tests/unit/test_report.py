@@ -83,7 +83,7 @@ def test_an_undisturbed_run() -> None:
     assert [row[0] for row in steps] == list(past.steps)
     assert all(len(row) == 7 for row in steps)
     assert {row[2] for row in steps} == {"DONE", "SKIPPED"}
-    assert re.search(r"The control plane was down from .* UTC until .* UTC: \*\*\d", text)
+    assert re.search(r"This run had the control plane stopped from .* UTC until .* UTC: \*\*\d", text)
     assert "Seen at" in text
     assert "by m1, m2, m3" in text
     assert f".{RUN}.old in /var/lib/etcd: the old data, complete" in text
@@ -106,7 +106,7 @@ def test_a_halted_resumed_and_rolled_back_run() -> None:
             break
     halted = report.markdown(life.lines, replay(life.lines), life.plan)
     assert "**halted** from outage" in halted
-    assert "and still is" in halted
+    assert "and it is still down" in halted
     assert rows_of(halted, "What hosts said no to")[0][3].startswith("unknown: ")
     assert f"`runbook resume {RUN}`" in halted
     assert "## By hand" not in halted
@@ -306,3 +306,55 @@ def test_nothing_is_read_but_the_journal(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the report reads no file"))
     lines = hostile_lines()
     report.markdown(lines, replay(lines))
+
+
+def test_what_remains_after_a_rollback_is_what_is_there() -> None:
+    """The staged snapshot is removed with the rest of what was prepared; what was discarded is kept."""
+    life = life_with_header()
+    life.session("forward")
+    kept = report.remains(replay(life.lines), life.plan)
+    assert "the snapshot" in kept[0]
+    assert not any("discarded" in what for what in kept)
+    assert life.session("backward") == "rolled-back"
+    run_dir = f"/var/lib/etcd-runbook/{RUN}"
+    first, *others = report.remains(replay(life.lines), life.plan)
+    assert first == f"{run_dir}: copies of the plan and the journal, commands' results"
+    assert others[1].startswith(f"{run_dir}/discarded.db on m1: ")
+    assert others[0].startswith(f".{RUN}.discarded in /var/lib/etcd: ")
+    on_m1 = life.world.hosts["m1"]
+    assert on_m1.read(f"{run_dir}/snapshot.db") is None
+    assert on_m1.read(f"{run_dir}/plan.yaml") is not None
+    assert on_m1.read(f"{run_dir}/discarded.db") is not None
+
+
+def test_nothing_is_said_to_be_discarded_where_nothing_could_be_written() -> None:
+    for at in range(150, 2000, 40):
+        life = life_with_header()
+        if life.session("forward", Fuse(at, "silent")).startswith("Halted") and replay(life.lines).in_outage:
+            break
+    assert life.session("backward") == "rolled-back"
+    assert not replay(life.lines).served
+    assert not any("discarded.db" in what for what in report.remains(replay(life.lines), life.plan))
+
+
+def test_of_a_run_that_another_machine_took_over_the_outage_is_told_as_far_as_known() -> None:
+    life = life_with_header()
+    life.session("forward", Fuse(500))
+    assert replay(life.lines).in_outage
+    assert "and it is still down" in report.markdown(life.lines, replay(life.lines))
+    lines = [*life.lines, line("superseded", 9, adopt="runbook adopt --host root@m1")]
+    text = report.markdown(lines, replay(lines))
+    assert "and it is still down" not in text
+    assert "as far as this machine knows" in text
+
+
+@pytest.mark.parametrize("end", ["complete", "closed"])
+def test_the_report_does_not_name_itself_as_what_to_do_next(end: str) -> None:
+    life = life_with_header()
+    life.session("forward")
+    if end == "closed":
+        life.session("finish")
+    document = report.document(life.lines, replay(life.lines), life.plan)
+    assert not [command for command in document["next"] if command.startswith("runbook report")]
+    assert bool(document["next"]) == (end == "complete")
+    assert ("## Next" in report.markdown(life.lines, replay(life.lines), life.plan)) == (end == "complete")

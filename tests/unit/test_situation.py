@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,13 +136,13 @@ TABLE: list[tuple[str, Replay, tuple[str, ...], tuple[str, ...]]] = [
     (
         "rolled back",
         undone_down_to("CheckEverything", "UNDONE", "rolled-back"),
-        ("the old data, manifests and services are back",),
+        ("the old data, manifests and services were put back, as this run had found them",),
         ("report", "finish"),
     ),
     (
         "rolled back, closed",
         closed(undone_down_to("CheckEverything", "UNDONE", "rolled-back")),
-        ("the old data, manifests and services are back",),
+        ("the old data, manifests and services were put back, as this run had found them",),
         ("report",),
     ),
     (
@@ -252,6 +253,18 @@ def test_what_is_true_is_told_host_by_host() -> None:
     assert said["next"][1].startswith(f"runbook resume {RUN} --plan {PLAN}{NOTE}where it has another address now")
 
 
+def test_nothing_is_said_to_serve_that_the_run_has_not_seen_serve() -> None:
+    """The old cluster may have been dead before the run: what is left alone is as it was found."""
+    before = ORDER[: ORDER.index("SwapData")]
+    assert not [name for name in before if re.search(r"\bserves?\b|\bruns\b", facts.AFTER[name])]
+    for name in before:
+        for past in (at_step(name, "FAILED", "halted"), undone_down_to(name, "UNDOING", "rolling-back")):
+            said = situation.describe(past, RUN)
+            assert not re.search(r"\bserves?\b", said["true"] + said["means"]), said
+    halted = situation.meaning(at_step("StopControllers", "ACTING", "halted"))
+    assert halted.startswith("the API servers were not stopped, they are as this run found them, but the scheduler")
+
+
 def test_a_rollback_asks_for_consent_from_the_first_api_server_on() -> None:
     for name in ORDER:
         back = [c for c in situation.commands(at_step(name, "FAILED", "halted"), RUN) if "rollback" in c]
@@ -290,7 +303,7 @@ def wrong(life: Life) -> list[str]:
             KEPT: kept,
             EITHER: kept or in_place,
             SERVES: restored and {"etcd", "kube-apiserver"} <= host.containers,
-            "services are back": in_place and len(host.containers) == 4,
+            "services were put back": in_place and len(host.containers) == 4,
             "as this run found it": in_place and len(host.containers) == 4,
         }
         found += [f"{host.name}: {claim}" for claim, holds in truth.items() if claim in means and not holds]
@@ -307,3 +320,18 @@ def test_what_it_means_is_true_wherever_a_run_is_cut_off(kind: str, what: str) -
             life.session("forward")
         life.session(what, Fuse(at, kind))
         assert not wrong(life), (at, replay(life.lines).steps)
+
+
+def test_a_rollback_says_where_what_it_discarded_is_kept() -> None:
+    """Until `finish`; the snapshot of it is on the first of the hosts that took part when etcd was stopped."""
+    life = Life(plan(3))
+    life.lines.append(line("run", 0, **HEADER))
+    life.session("forward")
+    life.session("backward", silent=["m1"], without=["m1"])
+    past = replay(life.lines)
+    assert past.state == "rolled-back"
+    kept = f"what was discarded is kept until `runbook finish`: .{RUN}.discarded in the data directory"
+    assert f"; {kept}, and as a snapshot on m2, discarded.db in the run's directory" in situation.meaning(past)
+    assert life.world.hosts["m2"].read(f"/var/lib/etcd-runbook/{RUN}/discarded.db") is not None
+    assert "discarded" not in situation.meaning(closed(past))
+    assert "discarded" not in situation.meaning(finishing(past))
