@@ -33,15 +33,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fault)
 
 
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Of several sessions side by side (``table.py``) who comes to a row first has it; True: nobody else does."""
-    if claims := os.environ.get("RUNBOOK_FAULTS_CLAIMS"):
-        mine = Path(claims) / hashlib.sha256(item.nodeid.encode()).hexdigest()
-        try:
-            mine.touch(exist_ok=False)
-        except FileExistsError:
-            return True
-    return None
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Of several sessions side by side (``table.py``), whoever is free takes the next row that nobody has taken.
+
+    One row is taken ahead, for pytest wants to know what follows: it takes down what that does not need.
+    """
+    claims = os.environ.get("RUNBOOK_FAULTS_CLAIMS")
+    if not claims or session.config.option.collectonly or session.testsfailed:
+        return None
+    mine = (item for item in session.items if _taken(Path(claims), item))
+    item = next(mine, None)
+    while item:
+        following = next(mine, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def _taken(claims: Path, item: pytest.Item) -> bool:
+    try:
+        (claims / hashlib.sha256(item.nodeid.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")
