@@ -67,7 +67,8 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
 
 def well(findings: Iterable[Finding]) -> list[str]:
     """What is told where all is well, too, each thing in a line."""
-    seen = [f for f in findings if f.severity == "ok" and f.check in telling()]
+    worth = telling()
+    seen = [f for f in findings if f.severity == "ok" and f.check in worth]
     return list(dict.fromkeys(printable(f"{MARKS['ok']} {f.host or 'plan'}: {f.saw}") for f in seen))
 
 

@@ -108,8 +108,9 @@ class Hands:
     def _inspect(self, step: Step) -> Views:
         targets = (*self.nodes, *self.workers)
         self.findings = decisive(inspect(step.checks, self.plan, self.bound, self.hosts, targets, self.clock))
+        worth = telling()
         for f in self.findings:
-            if f.severity is not Severity.OK or f.check in telling():
+            if f.severity is not Severity.OK or f.check in worth:
                 found = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do}
                 self.journal.append("finding", found, step=step.id(), host=f.host)
         views: dict[str, View] = {n.name: View(Verdict.YES) for n in targets}

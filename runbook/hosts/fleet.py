@@ -176,6 +176,9 @@ class Fleet:
         if own:
             return transfer.deliver(link, what, None, call.stop)
         if upload.content is not None:
+            if len(upload.content) <= transfer.SMALL and b"\0" not in upload.content:
+                text = upload.content.decode("utf-8", "surrogateescape")
+                return transfer.deliver(link, what, None, call.stop, inline=text)
             return transfer.deliver(link, what, transfer.Bytes(upload.content), call.stop)
         if what.origin:
             return transfer.by_process(link, what, call.stop)

@@ -231,6 +231,8 @@ if [ -f "$dest" ] && [ ! -L "$dest" ] && [ "$(stat -c %s "$dest")" = "$size" ]; 
 fi
 if [ -n "$from" ]; then
   /bin/sh -c "$feed" sh "$part" "$stall" 0 <"$from"
+elif [ $# -gt 0 ]; then
+  printf '%s' "$1" >"$part"
 else
   frame go 0
   /bin/sh -c "$feed" sh "$part" "$stall" "$size"

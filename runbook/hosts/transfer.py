@@ -30,6 +30,8 @@ from runbook.hosts.session import Dialogue, Ended, Lost, Opening, Session
 from runbook.step import Result
 from runbook.transport import Claim
 
+SMALL = 64 * 1024
+"""Up to this size a file travels in the script: a channel of its own costs more than that."""
 LARGE = 32 * 1024 * 1024
 """From this size on a file gets a process of its own; below, starting one costs more than it saves."""
 
@@ -213,8 +215,9 @@ def deliver(
     stop: threading.Event,
     opens: Opening = Session,
     stream: Streaming | None = None,
+    inline: str | None = None,
 ) -> Result:
-    """Bring a file to a host. No ``source``: the host copies ``what.path`` itself.
+    """Bring a file to a host. No ``source``: the host copies ``what.path`` itself, or ``inline`` is the file.
 
     ``opens`` and ``stream`` are another way to send the source than the link's.
 
@@ -224,10 +227,10 @@ def deliver(
     guarded = wrapper.Guarded(what.run_dir, what.run, what.claim, what.void)
 
     def script(word: str) -> bytes:
-        size = source.open() if source else 0
+        size = source.open() if source else len((inline or "").encode("utf-8", "surrogateescape"))
         own = "" if source else what.path
         return guarded.receive(
-            word, what.key, what.intent, what.dest, size, what.sha256, what.mode, own, timeout=what.timeout
+            word, what.key, what.intent, what.dest, size, what.sha256, what.mode, own, what.timeout, inline
         )
 
     errand = Errand(link, what.timeout, stop, opens)

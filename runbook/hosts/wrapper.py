@@ -138,8 +138,12 @@ class Guarded:
         mode: int,
         origin: str,
         timeout: float,
+        inline: str | None = None,
     ) -> bytes:
-        """Receive a file of so many bytes after the frame ``go``; ``origin`` is a file of this host to take instead."""
+        """Receive a file of so many bytes after the frame ``go``.
+
+        ``origin`` is a file of this host to take instead; ``inline`` is a small file itself, as a word of the script.
+        """
         words = [
             checked_key(key),
             intent,
@@ -150,8 +154,9 @@ class Guarded:
             origin,
             str(limit(timeout)),
             str(STALL),
+            *([] if inline is None else [inline]),
         ]
-        kind = _script if origin else _streaming
+        kind = _script if origin or inline is not None else _streaming
         return kind(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
 
 

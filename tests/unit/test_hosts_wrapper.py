@@ -546,6 +546,18 @@ def test_a_large_file_comes_through_a_large_pipe_where_the_host_can(
     assert holds == (1 << 16 if len(lacks) == 2 else 1 << 20)
 
 
+@pytest.mark.parametrize("content", [b"", b"it's $(a) 'plan'\n\n", bytes(range(1, 256))])
+def test_a_small_file_travels_in_the_script_itself(host: Host, content: bytes) -> None:
+    text, dest, nonce = content.decode("utf-8", "surrogateescape"), host.dir / "the file", secrets.token_hex(16)
+    for key, sha in (("u.0", "f" * 64), ("u.1", hashlib.sha256(content).hexdigest())):
+        words = (nonce, key, "{}", str(dest), len(content), sha, 0o640, "", 30, text)
+        code, _, err = end(host.run(nonce, host.guarded().receive(*words)))
+        assert (code, dest.exists()) == (("1", False) if key == "u.0" else ("0", True)), err
+    assert dest.read_bytes() == content
+    assert stat.S_IMODE(dest.stat().st_mode) == 0o640
+    assert parts(host) == []
+
+
 def test_a_file_that_was_proven_is_read_again_only_when_somebody_touched_it(host: Host, tmp_path: Path) -> None:
     upload = Upload(host)
     upload.finish(CONTENT)
