@@ -369,7 +369,9 @@ def test_a_damaged_snapshot_here_and_on_a_node(lab: Lab, plan: Plan, snapshot: P
     assert ("SnapshotWhole", "", "blocks") in told(found)
     there = replace(plan, snapshot=Snapshot("host://m2/root/s.db", Path("/root/s.db"), node="m2"))
     try:
-        lab.exec_bytes("m2", ["sh", "-c", "cat > /root/s.db"], whole)
+        lab.exec_bytes("m2", ["sh", "-c", "umask 022; cat > /root/s.db"], whole)
+        assert told(survey(lab, there)) == {("SnapshotWhole", "m2", "warns")}, "everybody there may read it"
+        lab.exec("m2", ["chmod", "600", "/root/s.db"], check=True)
         assert told(survey(lab, there)) == set()
         lab.exec_bytes("m2", ["sh", "-c", "cat > /root/s.db"], broken)
         assert told(survey(lab, there)) == {("SnapshotWhole", "m2", "blocks")}
