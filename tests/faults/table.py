@@ -36,7 +36,9 @@ def run(third: bool, table: Path, results: Path, more: list[str]) -> int:
     for number in range(SESSIONS):
         env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_CLAIMS": str(claims)}
         output = table.with_name(f"session-{number}.txt").open("w+")
-        own = [*argv, "--junitxml", str(results / f"rows-{number}.xml")]
+        # in a directory of its own: pytest tidies up the usual one, and trips over another session that does so too
+        mine = ["--basetemp", str(table.with_name(f"tmp-{number}"))]
+        own = [*argv, *mine, "--junitxml", str(results / f"rows-{number}.xml")]
         sessions.append((subprocess.Popen(own, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), output))
     try:
         codes = [process.wait() for process, _ in sessions]
