@@ -23,7 +23,7 @@ from runbook.journal import Journal
 from runbook.lifecycle import FINISHED, RunState, StepRun, Verdict, Views
 from runbook.plan import Plan
 from runbook.procedure import Procedure
-from runbook.replay import PREPARING_FAILED, replay
+from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Irreversible, Phase, Result, Scope, Target
 from runbook.transport import RunHosts
 
@@ -262,8 +262,11 @@ class Engine:
         not answer is taken for gone, and the run is closed without it.
         """
         past = replay(self.journal.lines)
+        targets = self._to_sweep(past) if self.lock.begun else {}
+        # first: what an engine elsewhere did is learned from this, and must still find a way back
+        settled = self.hands.claim(list(targets), self.plan.timeouts.restore) if targets else {}
         self.journal.append("finishing")
-        results = self._removed() if self.lock.begun else {}
+        results = self._removed(past, targets, settled) if targets else {}
         left = {host: result.tail() or f"exit code {result.code}" for host, result in results.items() if not result.ok}
         silent = [host for host in left if results[host].unknown]
         if left and not (accept and len(silent) == len(left)):
@@ -275,21 +278,22 @@ class Engine:
         without = dict.fromkeys(owing, "absent") | left
         self.journal.append("closed", {"without": without} if without else {})
 
-    def _removed(self) -> dict[str, Result]:
-        """Each host's answer, once nothing of the run is at work there any more. Who has come back takes part.
-
-        Of a run that was closed without hosts it is these: what is left there goes, and its lock with it.
-        """
-        past = replay(self.journal.lines)
+    def _to_sweep(self, past: Replay) -> dict[str, Target]:
+        """The hosts that hold something of the run; who has come back takes part. Of a closed run those it left out."""
         names = past.left if past.closed else [n.name for n in self.plan.nodes if n.name not in past.absent]
         nodes = [Target(self.plan, self.bound, n) for n in self.plan.nodes if n.name in names]
-        targets = {n.name: n for n in (*nodes, *(() if past.closed else self._touched_workers()))}
-        settled = self.hands.claim(list(targets), self.plan.timeouts.restore)
+        return {n.name: n for n in (*nodes, *(() if past.closed else self._touched_workers()))}
+
+    def _removed(self, past: Replay, targets: Mapping[str, Target], settled: Mapping[str, Result]) -> dict[str, Result]:
+        """Each host's answer, where nothing of the run is at work any more.
+
+        Of a run that was closed without hosts, what is left there goes, and its lock with it.
+        """
         free = {h: n for h, n in targets.items() if settled[h].ok and not (past.closed and h in self.hands.bare)}
         undo = self.procedure.lock.undo
         locks = {h: u for h, n in free.items() if past.closed and not isinstance(u := undo(n), Irreversible)}
         todo = {h: [*locks.get(h, ()), *self.procedure.sweep(n)] for h, n in free.items()}
-        return settled | self.hands.carry_out(self.procedure.lock, todo, "sweep")
+        return {**settled, **self.hands.carry_out(self.procedure.lock, todo, "sweep")}
 
     def _touched_workers(self) -> Sequence[Target]:
         begun = any(s.step.on is Scope.WORKERS and s.state != "PENDING" for s in self.steps)

@@ -143,3 +143,16 @@ def test_what_an_engine_elsewhere_has_begun_is_learned_when_the_hosts_are_claime
     assert replay(life.lines).begun(newer)
     assert life.session(then) == ("complete" if then == "forward" else "rolled-back")
     assert life.faults(restored=then == "forward") == []
+
+
+def test_a_finish_that_learns_of_a_step_removes_nothing_and_leaves_the_way_back() -> None:
+    life = Life(plan())
+    life.session("forward")
+    life.session("backward")
+    assert life.state == "rolled-back"
+    life.lines[:] = [line for line in life.lines if line.get("step") != "SwapData"]
+    assert "SwapData was begun" in life.session("finish")
+    past = replay(life.lines)
+    assert (past.state, past.finishing, past.closed) == ("stuck", False, False)
+    assert life.session("backward") == "rolled-back"
+    assert life.faults(restored=False) == []
