@@ -433,7 +433,7 @@ def test_ctrl_c_before_a_run_says_that_nothing_was_changed(desk: Desk) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    desk.patch.setattr("runbook.commands.preview_binding", interrupt)
+    desk.patch.setattr("runbook.meanwhile.preview_binding", interrupt)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=130)
     assert "nothing was changed" in typed.err
 
@@ -584,7 +584,7 @@ def test_a_crash_outside_a_run(desk: Desk) -> None:
     def crash(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    desk.patch.setattr("runbook.commands.preview_binding", crash)
+    desk.patch.setattr("runbook.meanwhile.preview_binding", crash)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=1)
     assert "this command changed nothing on any host" in typed.err
     assert typed.next[0].startswith("runbook runs")
