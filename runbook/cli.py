@@ -309,7 +309,8 @@ def status(run: str | None, output: str) -> None:
     past = found.replay()
     lines = past.lines
     others = [] if run else choice.others(found)
-    document = status.document(lines, past, engine=found.engine(), others=others)
+    all_closed = 0 if run or others else choice.all_closed()
+    document = status.document(lines, past, engine=found.engine(), others=others, all_closed=all_closed)
     _show(document, "" if output == "json" else status.text(document, past), output)
 
 

@@ -610,6 +610,19 @@ def test_no_run_is_known(desk: Desk) -> None:
     assert desk.type("runs").out.startswith("RUN")
 
 
+def test_status_after_the_only_run_was_finished(desk: Desk) -> None:
+    run = desk.restore()
+    desk.type("finish", "--yes")
+    text = desk.type("status").out
+    assert text.split()[:2] == ["run", run.id]
+    assert "complete, closed" in text
+    assert "no run is open: the only one known on this machine is closed" in text
+    document = json.loads(desk.type("status", "--output", "json").out)
+    assert (document["run"], document["closed"], document["all_closed"]) == (run.id, True, 1)
+    assert "no run is open" not in desk.type("status", run.id).out
+    assert "no run is open, all have been closed" in desk.type("resume", code=2).err
+
+
 # What is judged is judged under the run's own lock.
 
 
