@@ -89,7 +89,7 @@ def typed(plan: Plan, bound: Binding) -> str:
 
 def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts]) -> Binding:
     """The binding with the snapshot's SHA-256, asked of the node that holds it where the plan does not say it."""
-    if "$" not in bound.sha256:
+    if bound.known:
         return bound
     if plan.snapshot.node is None:
         raise not_there(plan, bound)

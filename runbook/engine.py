@@ -63,7 +63,9 @@ class Engine:
         self.copies = Copies(hosts, [n.name for n in plan.nodes if n.name not in bound.absent], journal, files)
         self.hands = Hands(plan, bound, hosts, journal, clock, self.copies, procedure.steps)
         self.run = RunState(self, past.state, past.halted_from)
-        self.steps = [StepRun(step, self.hands, past.steps.get(step.id(), "PENDING")) for step in procedure.steps]
+        # A run that is not bound yet has done nothing but check, and maybe another file: it checks again.
+        done = past.steps if bound.known else {}
+        self.steps = [StepRun(step, self.hands, done.get(step.id(), "PENDING")) for step in procedure.steps]
         mine = next(s for s in self.steps if s.step is procedure.lock)
         self.lock = Holding(mine, self.hands)
 
@@ -135,7 +137,7 @@ class Engine:
 
     def _bind(self) -> None:
         """What this run restores, from now on: known and journalled before the first step that changes anything."""
-        if "$" not in self.bound.sha256:
+        if self.bound.known:
             return
         try:
             known = self.learn(self.bound)

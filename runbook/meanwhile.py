@@ -60,7 +60,7 @@ def bound_meanwhile(plan: Plan, *, agreed: bool = False) -> tuple[Binding, str]:
 
 def is_late(plan: Plan, bound: Binding) -> bool:
     """Whether a run that begins now learns what it restores only after its first checks (:func:`learned`)."""
-    return "$" in bound.sha256 and plan.snapshot.node is None and plan.snapshot.path.exists()
+    return not bound.known and plan.snapshot.node is None and plan.snapshot.path.exists()
 
 
 def learned(plan: Plan, bound: Binding, procedure: Procedure) -> Mapping[str, str]:
@@ -70,8 +70,8 @@ def learned(plan: Plan, bound: Binding, procedure: Procedure) -> Mapping[str, st
     """
     from runbook import preview
 
-    known = preview_binding(plan)[0]
-    if "$" in known.sha256:
+    found = preview_binding(plan)[0]
+    if not found.known:
         raise not_there(plan, bound)
-    whole = replace(bound, sha256=known.sha256)
+    whole = replace(bound, sha256=found.sha256)
     return {"snapshot_sha256": whole.sha256, "preview_digest": preview.digest(plan, whole, procedure)}

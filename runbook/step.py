@@ -186,6 +186,11 @@ class Binding:
     absent: tuple[str, ...] = ()
     joining: str = ""
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known what is restored: the snapshot's SHA-256."""
+        return "$" not in self.sha256
+
 
 @dataclass(frozen=True)
 class Target:

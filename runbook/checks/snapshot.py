@@ -93,7 +93,7 @@ class SnapshotWhole(Check):
 
     def _changed(self, bound: Binding, host: str, path: str, sha256: str) -> Finding | None:
         """The file may have been replaced since the run was bound to it."""
-        if "$" in bound.sha256 or not bound.sha256 or bound.sha256 == sha256:
+        if not (bound.known and bound.sha256) or bound.sha256 == sha256:
             return None
         saw = f"{path} has the sha256 {sha256}; this run is bound to {bound.sha256}"
         return self.blocks(host, saw, "the file was changed or replaced: put the right one back, or begin a new run")

@@ -118,3 +118,13 @@ def test_a_snapshot_that_is_not_there_is_refused_before_a_run_begins(desk: Desk)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
     assert "is not there" in typed.err
     assert not all_runs()
+
+
+def test_a_run_that_was_checked_and_not_bound_is_checked_again(desk: Desk) -> None:
+    """Else it would be bound to whatever lies there by then."""
+    run = interrupted(desk)
+    assert "CheckEverything DONE" in events(run)
+    desk.findings["preflight"] = [Finding("SnapshotWhole", "", Severity.BLOCKS, "it was cut off", "take another")]
+    typed = desk.type("resume", run.id, code=3)
+    assert "it was cut off" in typed.err
+    assert run.replay().state == "rolled-back"
