@@ -35,6 +35,13 @@ class Verdict:
         return told.counted(told.grouped(self.findings))
 
     @property
+    def sha256(self) -> str:
+        """The sum of a snapshot that lies on a node, as it was just computed; else "", or where it is in doubt."""
+        from runbook.checks.snapshot import summed_up
+
+        return summed_up(self.findings) if self.plan.snapshot.node else ""
+
+    @property
     def next(self) -> tuple[str, ...]:
         """What to type now."""
         return self.error.next if self.error else (f"runbook run {typed(self.plan, self.bound)}",)
