@@ -14,6 +14,7 @@ from runbook.findings import grouped, well
 from runbook.held import in_words
 from runbook.plan import Plan
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
+from runbook.snapshots.reading import coming
 from runbook.step import Binding, Command, Probe, Result, Scope, Step, Target
 from runbook.tables import duration, printable
 
@@ -158,6 +159,8 @@ class Board:
         running = [f"{host}: {_short(begin.get('action', ''))}" for host, begin in self.open.items()]
         if row and running:
             return "; ".join(running)
+        if row and row.step.checks and (fetched := coming()):
+            return fetched
         if self.lacking:
             return "; ".join(together(self.lacking.items()))
         if row is None:
