@@ -92,12 +92,7 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
     if "$" not in bound.sha256:
         return bound
     if plan.snapshot.node is None:
-        raise Refused(
-            f"spec.snapshot.from: {plan.snapshot.path} is not there",
-            true="no host is changed",
-            means="nothing was begun",
-            next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", check_again(plan, bound)),
-        )
+        raise not_there(plan, bound)
     from runbook.procedures import scripts
 
     node = plan.snapshot.node
@@ -117,6 +112,16 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
             next=(f"{check_again(plan, bound)}{NOTE}after correcting spec.snapshot.from, or once that host answers",),
         )
     return replace(bound, sha256=result.out.split()[0])
+
+
+def not_there(plan: Plan, bound: Binding) -> Refused:
+    """The error, for a plan whose own file is not there."""
+    return Refused(
+        f"spec.snapshot.from: {plan.snapshot.path} is not there",
+        true="no host is changed",
+        means="nothing was begun",
+        next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", check_again(plan, bound)),
+    )
 
 
 def check_again(plan: Plan, bound: Binding) -> str:
@@ -157,7 +162,9 @@ def bound_plan(run: runs.Run, past: Replay, typed: str, *, settings: bool = True
         newer = planfile.load(run.settings_path, base=Path(past.settings_base))
         plan = _with_settings(plan, newer)
     sums = {key: header.get(key, "") for key in ("etcdctl_sha256", "etcdutl_sha256")}
-    return plan, Binding(run.id, _told(run, header, "snapshot_sha256"), runs.holder(), **sums)
+    # "" where the last engine ended before its first checks had: nothing is changed then, and the next one learns it
+    sha256 = _told(run, header, "snapshot_sha256") or Binding.sha256
+    return plan, Binding(run.id, sha256, runs.holder(), **sums)
 
 
 def approved(run: runs.Run, past: Replay, typed: str) -> bytes:

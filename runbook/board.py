@@ -13,6 +13,7 @@ from runbook.facts import once, together
 from runbook.findings import grouped, well
 from runbook.held import in_words
 from runbook.plan import Plan
+from runbook.procedure import waits
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
 from runbook.snapshots.reading import coming
 from runbook.step import Binding, Command, Probe, Result, Scope, Step, Target
@@ -156,9 +157,9 @@ class Board:
     def waiting_for(self) -> str:
         """What is being waited for now: a host's command, what a host still lacks, or what the hosts shall show."""
         row = self.current()
-        running = [f"{host}: {_short(begin.get('action', ''))}" for host, begin in self.open.items()]
-        if row and running:
-            return "; ".join(running)
+        if row and self.open:
+            actions = {host: str(begin.get("action", "")) for host, begin in self.open.items()}
+            return "; ".join(together((host, waits(said) or _short(said)) for host, said in actions.items()))
         if row and row.step.checks and (fetched := coming()):
             return fetched
         if self.lacking:

@@ -62,8 +62,9 @@ def find(name: str | None, verb: str) -> Run:
     """The run that is meant for ``runbook VERB``.
 
     Where none is named: the only one that is not closed; for ``resume``, ``rollback`` and ``diagnose`` else the only
-    one that is part-way; for ``status`` else the newest that is part-way, or the newest of all. Raises UsageError
-    where there is none, or more than one.
+    one that is part-way; for ``status`` else the newest that is part-way, the newest that is open, or the newest of
+    all: to ask how things stand is no mistake where nothing is open. Raises UsageError where there is none, or more
+    than one.
     """
     if name is not None:
         return _named(name, verb)
@@ -74,8 +75,8 @@ def find(name: str | None, verb: str) -> Run:
         return open_[0].run
     if verb in ("resume", "rollback", "diagnose") and len(part_way) == 1:
         return part_way[0].run
-    if verb == "status" and open_:
-        return (part_way or open_)[0].run
+    if verb == "status" and every:
+        return (part_way or open_ or every)[0].run
     if not every:
         raise _none()
     if not open_:
@@ -89,6 +90,12 @@ def find(name: str | None, verb: str) -> Run:
 def others(chosen: Run) -> list[dict[str, str]]:
     """The other runs that are not closed, with their states."""
     return [{"run": k.run.id, "state": k.state} for k in known() if not k.closed and k.run != chosen]
+
+
+def all_closed() -> int:
+    """How many runs are known here, where each of them is closed; 0 where one is open, or none is known."""
+    every = known()
+    return len(every) if all(k.closed for k in every) else 0
 
 
 def _named(name: str, verb: str) -> Run:

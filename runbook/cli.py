@@ -221,7 +221,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
-    bound, note = commands.bound_meanwhile(loaded, agreed=yes)
+    bound, note = commands.bound_meanwhile(loaded, agreed=yes and approve is None)
     bound = commands.leaving_out(loaded, bound, without) if without else bound
     typed = commands.typed(loaded, bound)
     digest = preview.digest(loaded, bound, commands.kubeadm())
@@ -309,7 +309,8 @@ def status(run: str | None, output: str) -> None:
     past = found.replay()
     lines = past.lines
     others = [] if run else choice.others(found)
-    document = status.document(lines, past, engine=found.engine(), others=others)
+    all_closed = 0 if run or others else choice.all_closed()
+    document = status.document(lines, past, engine=found.engine(), others=others, all_closed=all_closed)
     _show(document, "" if output == "json" else status.text(document, past), output)
 
 

@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,19 +22,19 @@ from runbook.bind import (
     keep_settings,
     leaving_out,
     newer_settings,
-    planned_binding,
     preview_binding,
     typed,
 )
-from runbook.connecting import dial_ahead, hosts_of, missing_files
+from runbook.connecting import hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
+from runbook.meanwhile import bound_meanwhile, is_late, learned
 from runbook.plan import Plan, Ssh
 from runbook.planback import again
 from runbook.replay import PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
 from runbook.transport import Claim
 
-__all__ = ["binding_for_checks", "leaving_out", "preview_binding", "typed"]
+__all__ = ["binding_for_checks", "bound_meanwhile", "leaving_out", "preview_binding", "typed"]
 
 if TYPE_CHECKING:
     from runbook.engine import Engine
@@ -66,44 +67,6 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 
 
 # run, resume, rollback, finish.
-
-
-def bound_meanwhile(plan: Plan, *, agreed: bool = False) -> tuple[Binding, str]:
-    """The preview's binding. What a run needs is loaded meanwhile: hashing a snapshot leaves the interpreter free.
-
-    ``agreed``: nobody will be asked whether the run may begin, so its connections are begun as well; and where the plan
-    says what the snapshot's SHA-256 must be, the first checks will tell whether it is, before anything is touched.
-    """
-    from concurrent.futures import Future
-    from threading import Thread
-
-    bound: Future[tuple[Binding, str]] = Future()
-
-    def bind() -> None:
-        try:
-            bound.set_result(preview_binding(plan))
-        except BaseException as error:  # it belongs to the caller's thread
-            bound.set_exception(error)
-
-    Thread(target=bind, daemon=True).start()  # a daemon: Ctrl-C is not kept waiting for a slow disk
-    if agreed:
-        dial_ahead(plan)
-    import runbook.engine
-    import runbook.hosts
-    import runbook.preview
-    import runbook.progress  # noqa: F401 # only so that they need no time later
-    from runbook import log
-    from runbook.checks import all_checks
-    from runbook.checks.content import begin_reading
-
-    log.load()
-    kubeadm()
-    all_checks("preflight")
-    if agreed and plan.snapshot.sha256:
-        return planned_binding(plan), ""
-    known = bound.result()
-    begin_reading(plan)  # not before: hashing and logging in need both of two cores
-    return known
 
 
 @contextlib.contextmanager
@@ -189,7 +152,8 @@ def _engine(on: _Sitting, procedure: Procedure) -> Iterator[Engine]:
     declare(plan, journal, on.without)
     hosts = Watched(connect(on.bound), on.progress.answered)
     try:
-        yield Engine(plan, on.bound, procedure, hosts, journal, RealClock(), run.files, on.without)
+        learn = partial(learned, plan, procedure=procedure)
+        yield Engine(plan, on.bound, procedure, hosts, journal, RealClock(), run.files, on.without, learn)
     finally:
         hosts.close()
 
@@ -230,12 +194,16 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
 
 
 def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
-    """``run``: a new run, from its directory to its end; without the binding's absent nodes, which are owed theirs."""
+    """``run``: a new run, from its directory to its end; without the binding's absent nodes, which are owed theirs.
+
+    Of a run that is bound after its first checks, the first line says "" for what is not known yet.
+    """
     from runbook.precheck import require_files
 
     connect = hosts_of(plan, Claim(0))
     require_files(plan, bound)
-    bound = full_binding(plan, bound, connect)
+    late = is_late(plan, bound)
+    bound = bound if late else full_binding(plan, bound, connect)
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {
         "plan": plan.name,
@@ -245,10 +213,10 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -
         "plan_sha256": plan.text_sha256,
         "ticket": plan.ticket,
         "snapshot": plan.snapshot.source,
-        "snapshot_sha256": bound.sha256,
+        "snapshot_sha256": "" if late else bound.sha256,
         "etcdctl_sha256": bound.etcdctl_sha256,
         "etcdutl_sha256": bound.etcdutl_sha256,
-        "preview_digest": preview_digest,
+        "preview_digest": "" if late else preview_digest,
         "version": __version__,
         "holder": bound.holder,
         "nodes": [n.name for n in plan.nodes],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from runbook import findings, situation
 from runbook.asking import Clock, ask_once
@@ -47,12 +48,14 @@ class Engine:
         clock: Clock,
         files: Callable[[], Mapping[str, bytes]] = dict,
         excused: Collection[str] = (),
+        learn: Callable[[Binding], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """``files`` are those of the run that the hosts keep copies of, beside the journal.
 
-        ``excused``: absent nodes that are not even tried now, because the responder has just said so.
+        ``excused``: absent nodes that are not even tried now, because the responder has just said so. ``learn`` says
+        what a binding without the snapshot's SHA-256 lacks, by the journal's words; it raises Refused.
         """
-        self.excused = frozenset(excused)
+        self.excused, self.learn = frozenset(excused), learn
         past = replay(journal.lines)
         bound = replace(bound, absent=tuple(past.absent))
         self.plan, self.bound, self.procedure = plan, bound, procedure
@@ -84,6 +87,8 @@ class Engine:
             if current.state in FINISHED:
                 continue
             self._enter(current.step.phase)
+            if not current.step.checks:
+                self._bind()
             if current.state != "PENDING":
                 current.resume()
             while current.state in ("PENDING", "ACTING"):
@@ -128,6 +133,18 @@ class Engine:
         if phase is Phase.VERIFY and self.run.state == "outage":
             self.run.go("verify")
 
+    def _bind(self) -> None:
+        """What this run restores, from now on: known and journalled before the first step that changes anything."""
+        if "$" not in self.bound.sha256:
+            return
+        try:
+            known = self.learn(self.bound)
+        except Refused as error:
+            self._undo_preparing(error.message, error.message)
+        self.journal.append("bound", known)
+        self.bound = replace(self.bound, sha256=known["snapshot_sha256"])
+        self.hands.bind(self.bound)
+
     def _stopped_at(self, current: StepRun) -> None:
         why = f"{current.step.title()}: {situation.objections(current.views)}"
         says_no = any(view.verdict is Verdict.NO for view in current.views.values())
@@ -149,7 +166,7 @@ class Engine:
         kept = f"\n{kept}" if kept else ""
         raise Unverified(f"restored and serving, but not verified: {told}{kept}", **self._situation())
 
-    def _undo_preparing(self, why: str, told: str) -> None:
+    def _undo_preparing(self, why: str, told: str) -> NoReturn:
         held = {f.host: f.saw for f in self.hands.findings if f.severity is Severity.HELD}
         held |= {h: v.saw for s in self.steps for h, v in s.views.items() if "names another run" in v.saw}
         self.backward(f"{PREPARING_FAILED}: {why}")

@@ -52,14 +52,9 @@ class Hands:
         copies: Copies,
         steps: Sequence[Step] = (),
     ) -> None:
-        self.plan, self.bound, self.steps = plan, bound, steps
+        self.plan, self.steps = plan, steps
         self.hosts, self.journal, self.clock, self.copies = hosts, journal, clock, copies
-        everyone = tuple(Target(plan, bound, node) for node in plan.nodes)
-        if bound.joining:
-            self.nodes = tuple(n for n in everyone if n.name == bound.joining)
-        else:
-            self.nodes = tuple(n for n in everyone if n.name not in bound.absent)
-        self.workers = () if bound.joining else tuple(Target(plan, bound, worker) for worker in plan.workers)
+        self.bind(bound)
         self.trouble: dict[str, View] = {}
         self.unsettled: set[str] = set()
         self.calm: set[str] = set()
@@ -67,6 +62,16 @@ class Hands:
         self.findings: list[Finding] = []
         self.shown = Shown(clock)
         self.open = Open(clock)
+
+    def bind(self, bound: Binding) -> None:
+        """From now on the steps are given this binding."""
+        self.bound = bound
+        everyone = tuple(Target(self.plan, bound, node) for node in self.plan.nodes)
+        if bound.joining:
+            self.nodes = tuple(n for n in everyone if n.name == bound.joining)
+        else:
+            self.nodes = tuple(n for n in everyone if n.name not in bound.absent)
+        self.workers = () if bound.joining else tuple(Target(self.plan, bound, worker) for worker in self.plan.workers)
 
     def targets(self, step: Step) -> tuple[Target, ...]:
         """The hosts on which a step acts."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from runbook.adopt import PLAN, SETTINGS, Held, Typed
 from runbook.copies import JOURNAL
 from runbook.errors import NOTE, Halted
+from runbook.facts import together
 from runbook.journal import Line
 from runbook.replay import Replay, replay
 from runbook.transport import LOCK
@@ -23,6 +24,9 @@ Word = tuple[int, str]
 """An engine: its epoch, and its own word; "" where it had none, and only the epoch counts."""
 Accepted = Mapping[Word, frozenset[str]]
 """The engines that hosts are known to have accepted, and which hosts."""
+SAME = ", the same up to there"
+NORMAL = f"{SAME}, which is normal: a host gets the newest lines only when something is about to be done"
+"""Of a copy on a host that is a whole beginning of the chosen journal: nobody went another way."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def choose(copies: Mapping[str, Held | str], run: str, typed: Typed) -> Choice:
     differs = [
         *_newer(best, accepted, useful),
         *_damage(source, best),
-        *(text for name, h in copies.items() if name != source and (text := _differs(name, useful.get(name, h), best))),
+        *together((n, text) for n, h in copies.items() if n != source and (text := _differs(useful.get(n, h), best))),
     ]
     settings = next((h.files[SETTINGS] for h in (best, *useful.values()) if SETTINGS in h.files), b"")
     # Higher than any that is spoken of, true or not, so that no two engines ever have the same.
@@ -160,20 +164,21 @@ def _damage(source: str, best: Held) -> list[str]:
     )
 
 
-def _differs(name: str, other: Held | str, best: Held) -> str:
+def _differs(other: Held | str, best: Held) -> str:
+    """What a copy differs in from the chosen one; one that is only shorter is no reason for alarm, and says so."""
     if isinstance(other, str):
-        return f"{name}: {other}"
+        return other
     if not other.lines:
-        return f"{name}: no journal{f' ({other.fault})' if other.fault else ''}"
+        return f"no journal{f' ({other.fault})' if other.fault else ''}"
     same = sum(1 for mine, theirs in zip(best.lines, other.lines, strict=False) if mine == theirs)
     if same < len(other.lines):
         newest = other.lines[-1]["epoch"]
-        return f"{name}: its journal differs from line {same + 1} on ({len(other.lines)} lines, epoch {newest})"
+        return f"its journal differs from line {same + 1} on ({len(other.lines)} lines, epoch {newest})"
     if other.fault:
         at = len(other.lines) + 1
-        return f"{name}: line {at} or {at + 1} of its journal is damaged ({other.fault})"
+        return f"line {at} or {at + 1} of its journal is damaged ({other.fault})"
     behind = len(best.lines) - len(other.lines)
-    return f"{name}: {behind} line{'s' if behind > 1 else ''} behind" if behind else ""
+    return f"{behind} line{'s' if behind > 1 else ''} behind{SAME if other.here else NORMAL}" if behind else ""
 
 
 def _no_journal(copies: Mapping[str, Held | str], run: str, typed: Typed) -> Halted:

@@ -65,6 +65,7 @@ NEEDS: Mapping[str, Mapping[str, Kind]] = {
     "absent": {"hosts": _names},
     "present": {"host": _text},
     "settings": {"base": _text},
+    "bound": {"snapshot_sha256": _text, "preview_digest": _text},
     "superseded": {"adopt": _text},
     "card": {"lines": _names},
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runbook.procedures import scripts
 from runbook.step import NOTHING, Action, Command, Probe, Step, Target, Upload
+from runbook.tables import duration
 
 SCRIPTS = {text: name for name, text in vars(scripts).items() if name.isupper() and isinstance(text, str)}
 """The names of the procedure's shell texts, by text."""
@@ -38,3 +40,21 @@ def words(action: Action) -> str:
         return f"upload {action.dest} sha256 {action.sha256}"
     shown = [f"<{SCRIPTS.get(str(w), 'script')}>" if "\n" in str(w) else str(w) for w in action.argv]
     return " ".join(shown)
+
+
+_STOP = re.compile(r"sh -c <STOP> runbook .* (\d+)((?: [a-z-]+)+)")
+"""The journal's words for stopping static pods: how many seconds the kubelet has, and their names."""
+
+
+def waits(said: str) -> str:
+    """What an action waits for on its host, by its words in the journal; "" where those have to do.
+
+    To stop a pod takes its grace period, and where the kubelet sees no API server all the time that it is given.
+    """
+    found = _STOP.fullmatch(said)
+    if not found:
+        return ""
+    names, limit = ", ".join(found[2].split()), duration(int(found[1]))
+    return (
+        f"the kubelet to stop {names}, grace periods included; after {limit} at the latest crictl stops what still runs"
+    )

@@ -144,6 +144,8 @@ def replay(lines: Sequence[Line]) -> Replay:
         if event == "run":
             past.header = dict(line)
             past.run = line["run"]
+        elif event == "bound":  # what the first line could not say yet
+            past.header |= {key: line[key] for key in ("snapshot_sha256", "preview_digest")}
         elif event == "state":
             _state(past, line)
         elif event == "step" and "joining" in line:

@@ -23,10 +23,12 @@ def document(
     *,
     engine: AtWork | None = None,
     others: Sequence[Mapping[str, str]] = (),
+    all_closed: int = 0,
 ) -> dict[str, Any]:
     """For programs; ``hosts`` is what the hosts said just now, where they were asked, else the journal's last word.
 
-    ``engine`` is the process on this machine that works on the run now; ``others`` are runs that are not closed either.
+    ``engine`` is the process on this machine that works on the run now; ``others`` are runs that are not closed either;
+    ``all_closed`` is how many runs are known here, where no run was named and none is open.
     """
     from runbook import situation
 
@@ -57,6 +59,7 @@ def document(
         "closed": past.closed,
         "updated": lines[-1]["at"] if lines else "",
         "others": [dict(other) for other in others],
+        "all_closed": all_closed,
     }
 
 
@@ -82,11 +85,17 @@ def text(document: Mapping[str, Any], past: Replay) -> str:
         *_labelled("absent", situation.owed(past)),
         *_labelled("means", document["means"].split("; ")),
         *_labelled("besides", [f"{o['run']} ({o['state']}): runbook status {o['run']}" for o in document["others"]]),
+        *_labelled("besides", _none_open(document["all_closed"])),
     ]
     shown = [(label, printable(said)) for label, said in rows]
     advice = _labelled("next", [visible(line) for line in _advice(document, past)])
     card = _labelled("by hand", [visible(line) for line in document["by_hand"]])
     return "\n".join(columns([*shown, *advice, *card]))
+
+
+def _none_open(all_closed: int) -> list[str]:
+    which, are = ("the only one", "is") if all_closed == 1 else (f"all {all_closed}", "are")
+    return [f"no run is open: {which} known on this machine {are} closed"] * bool(all_closed)
 
 
 def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -72,13 +72,13 @@ class Desk:
         self.patch.setenv("NO_COLOR", "1")
         for module in ("commands", "precheck"):
             self.patch.setattr(f"runbook.{module}.hosts_of", self._hosts_of)
-        self.patch.setattr("runbook.commands.dial_ahead", lambda _: None)
+        self.patch.setattr("runbook.meanwhile.dial_ahead", lambda _: None)
         for module in ("runbook.hands", "runbook.checks.survey"):
             self.patch.setattr(f"{module}.inspect", lambda group, *_: list(self.findings[group]))
         self.patch.setattr("runbook.asking.RealClock", lambda: self.world)
         self.patch.setattr("runbook.progress.PATIENCE", 0.0)
         known = (Binding(sha256=SHA256), "a small snapshot")
-        for name in ("commands.preview_binding", "commands.binding_for_checks"):
+        for name in ("commands.preview_binding", "meanwhile.preview_binding", "commands.binding_for_checks"):
             self.patch.setattr(f"runbook.{name}", lambda _: known)
 
     @property

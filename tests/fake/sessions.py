@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.fake.world import OWNER, World
 RUN = "fake-20260409t140000z-0001"
 SHA256 = hashlib.sha256(b"s").hexdigest()
 BOUND = Binding(RUN, SHA256, "nobody@nowhere")
+LEARNED = {"snapshot_sha256": SHA256, "preview_digest": "d"}
 PROCEDURE = Procedure(kubeadm.STEPS, kubeadm.STEPS[1], kubeadm.may_roll_back, sweep, by_hand, kept, put_back, swept)
 STAMP = now()
 
@@ -122,14 +123,16 @@ class Life:
     def engine(self, fuse: Fuse | None = None, without: Sequence[str] = ()) -> Engine:
         """An engine of the next epoch."""
         fuse = fuse or Fuse()
-        targets = [Target(self.plan, BOUND, node) for node in self.plan.nodes]
+        known = replay(self.lines).header.get("snapshot_sha256")  # learned after the first checks, and journalled
+        bound = BOUND if known else replace(BOUND, sha256=Binding.sha256)
+        targets = [Target(self.plan, bound, node) for node in self.plan.nodes]
         journal = MemoryJournal(fuse, self.lines)
         journal.epoch += 1
         journal.append("engine")
         declare(self.plan, journal, without)
         self.world.absent = set(replay(self.lines).absent)
         hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
-        return Engine(self.plan, BOUND, PROCEDURE, hosts, journal, self.world, dict, without)
+        return Engine(self.plan, bound, PROCEDURE, hosts, journal, self.world, dict, without, lambda _: LEARNED)
 
     def adopt(self) -> bool:
         """The responder's machine is lost: go on with the best copy of the journal; False where no host has one."""

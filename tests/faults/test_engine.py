@@ -22,6 +22,7 @@ def typed(row: Row) -> tuple[str | Path, ...]:
 
 
 POINTS: dict[str, Callable[[Line], bool]] = {
+    "not bound to a snapshot yet": reaches("CheckEverything", "ACTING"),
     "locking": begins("LockHosts", "m2"),
     "a manifest saved": ends("SaveManifests"),
     "restoring aside": begins("RestoreAside", "m3"),

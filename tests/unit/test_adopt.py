@@ -74,7 +74,36 @@ def test_the_longest_of_one_epoch(tmp_path: Path) -> None:
     assert made.source == "m2"
     assert made.journal == whole
     assert made.plan == TEXT
-    assert made.differs == ("m1: 3 lines behind", "m3: no answer within 10s")
+    assert made.differs == (f"m1: 3 lines behind{lineage.NORMAL}", "m3: no answer within 10s")
+
+
+def test_copies_that_are_only_behind_are_told_as_normal_and_together(tmp_path: Path) -> None:
+    """After a SIGKILL the hosts' copies end where something was last begun: nobody has forked anything."""
+    whole = journal(tmp_path, 20)
+    own = held({JOURNAL: whole, PLAN: TEXT}, here=True)
+    copies = {"m1": copy(head(whole, 5)), "m2": copy(head(whole, 5)), "m3": copy(head(whole, 19))}
+    made = choose({"this machine": own, **copies}, RUN)
+    assert made.source == "this machine"
+    assert made.differs == (f"m1, m2: 15 lines behind{lineage.NORMAL}", f"m3: 1 line behind{lineage.NORMAL}")
+    assert "which is normal" in lineage.NORMAL
+
+
+def test_a_fork_is_never_told_as_normal(tmp_path: Path) -> None:
+    """However short the other copy is, and however much of it is the same."""
+    whole, other = journal(tmp_path, 20), tmp_path / "other"
+    other.write_bytes(head(whole, 4))
+    fork = Journal(other)
+    fork.append("begin", {"n": 99}, step="S", host="m1")
+    fork.close()
+    made = choose({"m1": copy(other.read_bytes()), "m2": copy(whole), "m3": copy(whole)}, RUN)
+    assert made.differs == ("m1: its journal differs from line 5 on (5 lines, epoch 1)",)
+
+
+def test_a_machine_that_was_taken_over_is_behind_and_not_as_a_host_is(tmp_path: Path) -> None:
+    whole = journal(tmp_path, 20)
+    own = held({JOURNAL: head(whole, 5), PLAN: TEXT}, here=True)
+    made = choose({"this machine": own, "m1": copy(whole)}, RUN)
+    assert made.differs == ("this machine: 15 lines behind, the same up to there",)
 
 
 def test_a_higher_epoch_wins_over_a_longer_journal(tmp_path: Path) -> None:
@@ -478,7 +507,7 @@ def test_this_machines_own_journal_goes_on_where_the_copies_are_behind(place: Pl
     done = place.adopt("m2")
     assert done.choice.source == "this machine"
     assert done.past.steps["SwapData"] == "DONE"
-    assert done.choice.differs == ("m1: 1 line behind", "m2: 1 line behind", "m3: 1 line behind")
+    assert done.choice.differs == (f"m1, m2, m3: 1 line behind{lineage.NORMAL}",)
 
 
 # Who knows of it.

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from runbook import commands
+from runbook import meanwhile
 from runbook.errors import Refused
 from runbook.plan import Plan
 from runbook.step import Binding
@@ -17,17 +17,17 @@ from tests.fake.sessions import plan
 
 
 def test_the_binding_and_its_note_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "preview_binding", lambda _: (Binding(sha256="ab"), "a note"))
-    assert commands.bound_meanwhile(plan()) == (Binding(sha256="ab"), "a note")
+    monkeypatch.setattr(meanwhile, "preview_binding", lambda _: (Binding(sha256="ab"), "a note"))
+    assert meanwhile.bound_meanwhile(plan()) == (Binding(sha256="ab"), "a note")
 
 
 def test_what_is_wrong_with_the_snapshot_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(_: Plan) -> tuple[Binding, str]:
         raise Refused("it is empty", true="t", means="m", next=("n",))
 
-    monkeypatch.setattr(commands, "preview_binding", damaged)
+    monkeypatch.setattr(meanwhile, "preview_binding", damaged)
     with pytest.raises(Refused, match="it is empty"):
-        commands.bound_meanwhile(plan())
+        meanwhile.bound_meanwhile(plan())
 
 
 def test_ctrl_c_does_not_wait_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,12 +37,12 @@ def test_ctrl_c_does_not_wait_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -
         over.wait(20)
         return Binding(), ""
 
-    monkeypatch.setattr(commands, "preview_binding", slow)
+    monkeypatch.setattr(meanwhile, "preview_binding", slow)
     began = time.monotonic()
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            commands.bound_meanwhile(plan())
+            meanwhile.bound_meanwhile(plan())
         assert time.monotonic() - began < 10
     finally:
         over.set()

@@ -138,6 +138,27 @@ def test_no_run_at_all_and_none_that_is_open() -> None:
     assert caught.value.next == ("runbook report a-1",)
 
 
+def test_where_all_are_closed_status_takes_the_newest_and_nothing_else_does() -> None:
+    """Whoever has just finished a run, and asks how things stand, has made no mistake."""
+    made("a-1", "complete", age=5, closed=True)
+    newest = made("b-1", "rolled-back", closed=True)
+    assert choice.find(None, "status") == newest
+    assert choice.all_closed() == 2
+    for verb in ("resume", "rollback", "finish", "report", "diagnose"):
+        with pytest.raises(UsageError, match="no run is open, all have been closed"):
+            choice.find(None, verb)
+    made("c-1", "complete", age=9)
+    assert choice.all_closed() == 0
+
+
+def test_a_damaged_journal_is_not_closed() -> None:
+    made("a-1", "complete", closed=True)
+    damaged = made("b-1", "complete", age=5, closed=True)
+    damaged.journal_path.write_text("x\ny\n")
+    assert choice.find(None, "status") == damaged, "the responder must hear of it"
+    assert choice.all_closed() == 0
+
+
 def test_of_many_runs_the_newest_are_listed_and_the_others_counted() -> None:
     for number in range(8):
         made(f"a-{number}", "complete", age=number, closed=True)

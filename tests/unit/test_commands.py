@@ -464,7 +464,7 @@ def test_ctrl_c_before_a_run_says_that_nothing_was_changed(desk: Desk) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    desk.patch.setattr("runbook.commands.preview_binding", interrupt)
+    desk.patch.setattr("runbook.meanwhile.preview_binding", interrupt)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=130)
     assert "nothing was changed" in typed.err
 
@@ -615,7 +615,7 @@ def test_a_crash_outside_a_run(desk: Desk) -> None:
     def crash(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    desk.patch.setattr("runbook.commands.preview_binding", crash)
+    desk.patch.setattr("runbook.meanwhile.preview_binding", crash)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=1)
     assert "this command changed nothing on any host" in typed.err
     assert typed.next[0].startswith("runbook runs")
@@ -639,6 +639,19 @@ def test_no_run_is_known(desk: Desk) -> None:
     typed = desk.type("status", code=2)
     assert "no run is known on this machine" in typed.err
     assert desk.type("runs").out.startswith("RUN")
+
+
+def test_status_after_the_only_run_was_finished(desk: Desk) -> None:
+    run = desk.restore()
+    desk.type("finish", "--yes")
+    text = desk.type("status").out
+    assert text.split()[:2] == ["run", run.id]
+    assert "complete, closed" in text
+    assert "no run is open: the only one known on this machine is closed" in text
+    document = json.loads(desk.type("status", "--output", "json").out)
+    assert (document["run"], document["closed"], document["all_closed"]) == (run.id, True, 1)
+    assert "no run is open" not in desk.type("status", run.id).out
+    assert "no run is open, all have been closed" in desk.type("resume", code=2).err
 
 
 # What is judged is judged under the run's own lock.

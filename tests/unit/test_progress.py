@@ -18,9 +18,10 @@ from runbook.board import Board, Mark
 from runbook.errors import Halted
 from runbook.journal import Line
 from runbook.plan import Verify, Worker
-from runbook.procedures import kubeadm
+from runbook.procedure import waits, words
+from runbook.procedures import kubeadm, scripts
 from runbook.replay import replay
-from runbook.step import Binding, Command, Result, Target
+from runbook.step import Binding, Command, Irreversible, Result, Target
 from tests.fake.hosts import FakeHosts, Fuse
 from tests.fake.sessions import PROCEDURE, RUN, Life, plan
 
@@ -202,6 +203,44 @@ def test_a_wait_says_what_is_lacking() -> None:
         assert ended(view, out, began, 126) == ""
     finally:
         view.stop(None, replay([]))
+
+
+def test_a_stop_says_why_it_waits() -> None:
+    """On a dead cluster it takes minutes, and the script's own words tell a responder nothing."""
+    out = io.StringIO()
+    view = progress.Plain(out, patience=15)
+    view.start(plan(3), PROCEDURE.steps, RUN)
+    try:
+        began = datetime.now(UTC)
+        view(step("ACTING", step="StopControllers", at=began.isoformat()))
+        for node in plan(3).nodes:
+            action = words(kubeadm.StopControllers().do(Target(plan(3), Binding(RUN), node))[-1])
+            view(line("begin", step="StopControllers", host=node.name, key="k.0", action=action))
+        gone = "the kubelet to stop kube-controller-manager, kube-scheduler, grace periods included"
+        late = "after 2 min at the latest crictl stops what still runs"
+        assert ended(view, out, began, 42).endswith(f"42 s so far, waiting for m1, m2, m3: {gone}; {late}\n")
+        view(line("end", step="StopControllers", host="m1", key="k.0", code=0))
+        assert f"waiting for m2, m3: {gone}" in ended(view, out, began, 84)
+    finally:
+        view.stop(None, replay([]))
+
+
+def test_every_stop_of_the_procedure_is_put_into_words() -> None:
+    """They are read off the journal's words, which must not change unnoticed."""
+    found = 0
+    for one in PROCEDURE.steps:
+        for node in plan(1).nodes:
+            n = Target(plan(1), Binding(RUN), node)
+            undo = one.undo(n)
+            for action in (*one.do(n), *(() if isinstance(undo, Irreversible) else undo)):
+                stops = isinstance(action, Command) and scripts.STOP in action.argv
+                assert bool(waits(words(action))) is stops, words(action)
+                found += stops
+    assert found >= 7
+    assert waits("sh -c <STOP> runbook /etc/my manifests /x 25 etcd").endswith(
+        "; after 25 s at the latest crictl stops what still runs"
+    )
+    assert waits("sh -c <STOP> runbook torn") == ""
 
 
 def test_a_wait_to_begin_says_what_is_lacking() -> None:

@@ -10,7 +10,10 @@ from rich.console import Console
 from runbook.errors import Halted
 from runbook.live import Live
 from runbook.plan import Plan, Worker
+from runbook.procedure import words
+from runbook.procedures import kubeadm
 from runbook.replay import replay
+from runbook.step import Binding, Target
 from tests.fake.sessions import PROCEDURE, RUN, Life, plan
 
 
@@ -65,6 +68,24 @@ def test_steps_go_down_and_hosts_across() -> None:
     clocks = r"outage  elapsed [\d.]+ s  outage [\w. ]+  waiting for m\d: .*"
     assert any(re.fullmatch(clocks, row) for row in rows)
     assert any("OUTAGE BEGINS" in row for row in rows)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_why_a_stop_waits_is_seen_as_far_as_the_terminal_goes(width: int) -> None:
+    life, until = lines_until("StopEtcd", "ACTING")
+    live, _, _ = view(plan(3), width)
+    live.start(plan(3), PROCEDURE.steps, RUN)
+    try:
+        for one in life.lines[:until]:
+            live(one)
+        for node in plan(3).nodes:
+            action = words(kubeadm.StopEtcd().do(Target(plan(3), Binding(RUN), node))[-1])
+            live({**life.lines[0], "event": "begin", "step": "StopEtcd", "host": node.name, "action": action})
+        said = next(row for row in plainly(live, width) if "waiting for" in row)
+    finally:
+        live.stop(None, replay([]))
+    assert len(said) <= width
+    assert "waiting for m1, m2, m3: the kubelet to stop etcd"[: width - 55] in said
 
 
 def test_the_last_drawing_stays_and_says_how_it_ended() -> None:

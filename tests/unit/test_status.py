@@ -234,6 +234,15 @@ def test_other_runs_are_mentioned() -> None:
     assert "b-1 (halted): runbook status b-1" in shown(life.lines, made)
 
 
+def test_that_all_runs_are_closed_is_said() -> None:
+    lines = [line("run", **HEADER), line("closed")]
+    for count, said in ((1, "no run is open: the only one known on this machine is closed"), (3, "all 3 known on")):
+        made = status.document(lines, replay(lines), all_closed=count)
+        assert made["all_closed"] == count
+        assert said in shown(lines, made)
+    assert "no run is open" not in shown(lines), "of a run that was named nothing is said of the others"
+
+
 def test_a_lock_is_shown_in_words() -> None:
     raw = '/var/lib/etcd-runbook.lock names another run: {"run": "b-1", "holder": "e@l", "since": "s"}'
     lines = [line("run", **HEADER), step("LockHosts", "FAILED", {"m1": f"no: {raw}"})]
