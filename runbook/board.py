@@ -15,6 +15,7 @@ from runbook.held import in_words
 from runbook.plan import Plan
 from runbook.procedure import waits
 from runbook.replay import SERVES_AGAIN, STOPS_FIRST, Replay, at, replay
+from runbook.snapshots.reading import coming
 from runbook.step import Binding, Command, Probe, Result, Scope, Step, Target
 from runbook.tables import duration, printable
 
@@ -159,6 +160,8 @@ class Board:
         if row and self.open:
             actions = {host: str(begin.get("action", "")) for host, begin in self.open.items()}
             return "; ".join(together((host, waits(said) or _short(said)) for host, said in actions.items()))
+        if row and row.step.checks and (fetched := coming()):
+            return fetched
         if self.lacking:
             return "; ".join(together(self.lacking.items()))
         if row is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runbook import findings as told
+from runbook import waiting
 from runbook.bind import check_again, typed
 from runbook.connecting import hosts_of, missing_files, targets
 from runbook.errors import NOTE, Refused, RunbookError, lined
@@ -33,6 +35,13 @@ class Verdict:
     def counted(self) -> str:
         """How much is in the way, and on which hosts."""
         return told.counted(told.grouped(self.findings))
+
+    @property
+    def sha256(self) -> str:
+        """The sum of a snapshot that lies on a node, as it was just computed; else "", or where it is in doubt."""
+        from runbook.checks.snapshot import summed_up
+
+        return summed_up(self.findings) if self.plan.snapshot.node else ""
 
     @property
     def next(self) -> tuple[str, ...]:
@@ -70,7 +79,8 @@ def check(plan: Plan, bound: Binding) -> Verdict:
         return Verdict(plan, bound, lacking, error=_refused(plan, bound, lacking))
     hosts, there = connect(bound), _present(plan, bound)
     try:
-        found = inspect("preflight", plan, bound, hosts, there, RealClock())
+        with waiting.told(sys.stderr):
+            found = inspect("preflight", plan, bound, hosts, there, RealClock())
         missed = told.not_asked(plan, there, found)
         found = told.honest(told.decisive(found), there, missed)
         return Verdict(plan, bound, found, missed, _error(plan, bound, hosts, there, found))

@@ -49,15 +49,15 @@ def text(whole: Outlook, note: str, verdict: Verdict | None = None) -> str:
 
 def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
     plan, cluster = whole.plan, whole.plan.cluster
-    known = "not known before the run: this preview's digest does not speak of the snapshot's content"
+    seen = verdict.sha256 if verdict else ""
     bump = f"every revision raised by {cluster.bump_revision}" if cluster.bump_revision else "revisions not raised"
     marked = "older revisions marked as compacted" if cluster.mark_compacted else "older revisions not marked"
     rows = [
         ("plan", f"{plan.name} ({plan.file})"),
         *([("ticket", printable(plan.ticket))] if plan.ticket else []),
         ("snapshot", printable(plan.snapshot.source)),
-        ("sha256", known if "$" in whole.bound.sha256 else whole.bound.sha256),
-        *([("", printable(note))] if note else []),
+        ("sha256", _sum(whole, seen)),
+        *([("", printable(note))] if note and not seen else []),
         *([("", fetches(plan))] if plan.snapshot.node else []),
         ("cluster", f"token {cluster.token}; {bump}; {marked}"),
         ("program", f"runbook {__version__}"),
@@ -77,6 +77,16 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
         "",
         "  In the commands, $RUN is the run's id, $HOLDER who runs it from where; <NAME> is one of the scripts below.",
     ]
+
+
+def _sum(whole: Outlook, seen: str) -> str:
+    """The snapshot's SHA-256, ``seen`` by the checks on a node's disk, or else as the digest has it."""
+    bound = "$" not in whole.bound.sha256
+    if seen:
+        found = f"{seen}, as found on {whole.plan.snapshot.node} now"
+        return found if bound else f"{found}; this preview's digest does not speak of it"
+    unknown = "not known before the run: this preview's digest does not speak of the snapshot's content"
+    return whole.bound.sha256 if bound else unknown
 
 
 def fetches(plan: Plan) -> str:

@@ -47,14 +47,15 @@ def make(output: str, stream_err: TextIO, stream_out: TextIO) -> Progress:
     """The right one: JSON lines on ``stream_out``; else on ``stream_err`` a live view or, off a terminal, lines."""
     if output == "json":
         return Json(stream_out)
-    if _is_terminal(stream_err):
+    if is_terminal(stream_err):
         from runbook.live import Live
 
         return Live(stream_err)
     return Plain(stream_err)
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether what was written may be written over there."""
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     return stream.isatty() and not os.environ.get("NO_COLOR") and not dumb
 

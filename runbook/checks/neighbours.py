@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from runbook.checks import Answers, Check, Finding, Severity, heard, places
+from runbook.checks.members import own_status, statuses
 from runbook.checks.words import is_node, listed, on, script
 from runbook.plan import Node, Plan
-from runbook.step import Binding, Command, Target
+from runbook.step import Binding, Command, Result, Target
 
 PATIENCE = 3
 """Seconds for a connection between two hosts of one control plane."""
 
 REACH = r"""
+export LC_ALL=C
 command -v bash > /dev/null || { echo none; exit 0; }
 patience=$1
 shift
@@ -27,7 +29,10 @@ while [ $# -gt 1 ]; do
 done
 wait
 """
-"""Patience, then host and port in turns. Of each: bash's exit code (124: no answer in time), host, port, its words."""
+"""Patience, then host and port in turns. Of each: bash's exit code (124: no answer in time), host, port, its words,
+in English."""
+
+REFUSED = "refused, though its etcd listens there: by a firewall"
 
 
 def _peers(node: Node) -> list[tuple[str, str]]:
@@ -46,36 +51,57 @@ class PeerPorts(Check):
         return len(plan.nodes) > 1
 
     def asks(self, n: Target) -> Sequence[Command]:
-        """All at once; an etcd that is not there refuses, and that is an answer too."""
+        """All at once, its own too, and whether its etcd lives: one that is not there refuses, which is an answer."""
         if not is_node(n):
             return ()
-        words = [word for other in n.plan.nodes if other.name != n.name for pair in _peers(other) for word in pair]
-        return [script(REACH, str(PATIENCE), *words)]
+        words = [word for node in n.plan.nodes for pair in _peers(node) for word in pair]
+        return [script(REACH, str(PATIENCE), *words), own_status(n)]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
-        """Only between hosts that both answer: of a dead one everybody knows."""
-        living = [node for node, _ in heard(answers, plan.nodes)]
-        for node, (result,) in heard(answers, plan.nodes):
+        """Only between hosts that both answer: of a dead one everybody knows.
+
+        That a port refuses is usual for a dead cluster. Where an etcd lives behind it, as its host or another one that
+        gets through can tell, a firewall refuses, and it blocks, as where there is no route or no permission.
+        """
+        asked = list(heard(answers, plan.nodes))
+        said = {node.name: _rows(reach) for node, (reach, _) in asked}
+        open_ = {pair for rows in said.values() for pair, words in rows.items() if words[0] == "0"}
+        open_ |= {pair for node, (_, status) in asked if statuses(status) for pair in _peers(node)}
+        for node, (result, _) in asked:
             if result.out.strip() == "none":
                 yield self.ok(node.name, "not tried: there is no bash")
                 continue
-            said = {
-                tuple(words[1:3]): words for line in result.out.splitlines() if len(words := line.split(" ", 3)) > 2
-            }
-            others = [(other.name, pair) for other in living if other.name != node.name for pair in _peers(other)]
-            lost = [(name, pair) for name, pair in others if not _answered(said.get(pair))]
+            own = said[node.name]
+            others = [(n.name, pair) for n, _ in asked if n.name != node.name for pair in _peers(n)]
+            lost = [(n, pair, why) for n, pair in others if (why := _lost(own.get(pair), listens=pair in open_))]
             if lost:
-                shown = listed(f"{name} at {':'.join(pair)} ({_why(said.get(pair))})" for name, pair in lost)
+                shown = listed(f"{name} at {':'.join(pair)} ({why})" for name, pair, why in lost)
                 do = f"open the port in the firewalls between the hosts; try: {on(node, 'nc', '-vz', *lost[0][1])}"
+                do += (
+                    "; or is that etcd only starting? Then check again" if REFUSED in {why for *_, why in lost} else ""
+                )
                 yield self.blocks(node.name, f"cannot reach {shown}: the members would not meet", do)
             else:
-                refused = [name for name, pair in others if said[pair][0] != "0"]
+                refused = [name for name, pair in others if own[pair][0] != "0"]
                 but = (
                     f" (refused by {listed(refused)}: nothing listens there, or a firewall rejects)" if refused else ""
                 )
                 yield self.ok(
                     node.name, f"gets answers from {listed(dict.fromkeys(n for n, _ in others)) or 'nobody'}{but}"
                 )
+
+
+def _rows(reach: Result) -> dict[tuple[str, str], list[str]]:
+    """What ``REACH`` said of each host and port."""
+    rows = [words for line in reach.out.splitlines() if len(words := line.split(" ", 3)) > 2]
+    return {(words[1], words[2]): words for words in rows}
+
+
+def _lost(words: list[str] | None, *, listens: bool) -> str:
+    """Why there is no way to a port; "" where there is one, or nothing listens there yet."""
+    if not _answered(words):
+        return _why(words)
+    return REFUSED if listens and words is not None and words[0] != "0" else ""
 
 
 def _answered(words: list[str] | None) -> bool:

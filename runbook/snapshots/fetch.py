@@ -47,8 +47,8 @@ od -A n -t x1 -j 16 -N 4 -- "$1" | tr -d ' \n'
 the date once more for its fractions; then what every database of etcd has at byte 16."""
 
 
-def fetch(there: There) -> Fetched:
-    """Fetch it, prove that it is whole, and read it.
+def fetch(there: There, told: int | None = None) -> Fetched:
+    """Fetch it, prove that it is whole, and read it; how far it is stands in the file of the number ``told``.
 
     Raises:
         NotWhole: it is no whole snapshot, or not the one that the plan means, or not there.
@@ -62,7 +62,7 @@ def fetch(there: There) -> Fetched:
         refuse_part(path)
         before, mode = _seen(link, path)
         with _room(before[2]) as copy:
-            _stream(link, path, copy, before)
+            _stream(link, path, copy, before, told)
             trailer = there.allow_missing_trailer
             facts = inspect_open(path, copy.fileno(), allow_missing_trailer=trailer, sha256=there.sha256 or None)
             facts = replace(facts, world_readable=bool(mode & stat.S_IROTH))  # the copy is not
@@ -133,7 +133,7 @@ def _own_disk(place: str) -> Iterator[None]:
         raise OSError(f"{place} on this machine: {error.strerror}") from error
 
 
-def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) -> None:
+def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...], told: int | None) -> None:
     """All of it. Where it has changed meanwhile, that is the reason, whatever else went wrong."""
     source, trouble = NodeFile(link, str(path)), None
     try:
@@ -141,6 +141,7 @@ def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) ->
         for chunk in source.chunks(CHUNK):
             with _own_disk(_place()):
                 copy.write(chunk)
+            _tell(told, copy.tell(), before[2])
     except SourceTrouble as error:
         trouble = OSError(str(error))
     finally:
@@ -156,9 +157,16 @@ def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...]) ->
         raise OSError(f"whether it changed while it was fetched is not known: {after.tail()}")
 
 
+def _tell(told: int | None, came: int, size: int) -> None:
+    """So many bytes of so many, as the first line of that file."""
+    if told is not None:
+        with contextlib.suppress(OSError):  # only a word for who waits
+            os.pwrite(told, f"{came} {size}\n".encode(), 0)
+
+
 def _work(order: dict[str, Any]) -> str:
     given = {name: order[name] for name in There.__dataclass_fields__}
-    return fetch(There(**given | {"wanted": tuple(order["wanted"])})).json()
+    return fetch(There(**given | {"wanted": tuple(order["wanted"])}), order.get("told")).json()
 
 
 if __name__ == "__main__":

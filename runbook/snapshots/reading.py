@@ -6,16 +6,18 @@ its memory would stay with the program. One that lies on a host is fetched by th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.content import DAMAGED, NOT_WHOLE, WRITTEN, WRITTEN_TO, Changed, Content, NotWhole, touched
@@ -74,6 +76,8 @@ class Fetched:
 
 _BEGUN: dict[_Key, Future[Content]] = {}
 _UNDER_WAY: dict[There, Future[Fetched]] = {}
+_COMING: dict[There, IO[bytes]] = {}
+"""The file in which the process that fetches says how far it is."""
 _LOCK = threading.Lock()
 
 
@@ -103,7 +107,9 @@ def begin_there(there: There) -> Future[Fetched]:
 
     def work() -> Fetched:
         try:
-            return Fetched.from_json(_process("runbook.snapshots.fetch", asdict(there), PATIENCE))
+            with _followed(there) as told:
+                order = {**asdict(there), "told": told}
+                return Fetched.from_json(_process("runbook.snapshots.fetch", order, PATIENCE, told))
         except subprocess.TimeoutExpired:
             raise OSError(f"it has not come over within {duration(PATIENCE)}") from None
         finally:
@@ -114,6 +120,41 @@ def begin_there(there: There) -> Future[Fetched]:
         if there not in _UNDER_WAY:
             _UNDER_WAY[there] = _beside(work)
         return _UNDER_WAY[there]
+
+
+def coming() -> str:
+    """What is being fetched now from a host, and how much of it has come, in words; "" where nothing is."""
+    from runbook.hosts.address import Address
+
+    with _LOCK:
+        said = {there: os.pread(file.fileno(), 64, 0).partition(b"\n")[0].split() for there, file in _COMING.items()}
+    for there, words in said.items():
+        what = f"the snapshot on {Address.from_json(there.address).name}"
+        if len(words) != 2:
+            return f"{what}: nothing has come yet"
+        came, size = (int(word) / 2**20 for word in words)
+        if came >= size:
+            return f"{what}: all {size:.0f} MiB have come, and are being read"
+        return f"{what}: {came:.0f} of {size:.0f} MiB"
+    return ""
+
+
+@contextlib.contextmanager
+def _followed(there: There) -> Iterator[int | None]:
+    """The number of a file without a name, for the process to say how far it is; none where there is no room."""
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # below, beside what else ends with it
+    except OSError:
+        yield None
+        return
+    with file:
+        with _LOCK:
+            _COMING[there] = file
+        try:
+            yield file.fileno()
+        finally:
+            with _LOCK:
+                del _COMING[there]
 
 
 def _beside(work: Callable[[], T]) -> Future[T]:
@@ -138,8 +179,11 @@ def _read(path: Path, wanted: tuple[str, ...], before: tuple[int, ...]) -> Conte
     return content
 
 
-def _process(module: str, order: Mapping[str, Any], seconds: float = LONGEST) -> str:
-    """What a reading process says. Raises what its exit code means; it has ended in any case."""
+def _process(module: str, order: Mapping[str, Any], seconds: float = LONGEST, told: int | None = None) -> str:
+    """What a reading process says. Raises what its exit code means; it has ended in any case.
+
+    ``told`` is a file that it is given, by its number.
+    """
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     done = subprocess.run(
@@ -149,6 +193,7 @@ def _process(module: str, order: Mapping[str, Any], seconds: float = LONGEST) ->
         text=True,
         timeout=seconds,
         check=False,
+        pass_fds=() if told is None else (told,),
         env={**os.environ, "PYTHONPATH": paths},
     )
     said = done.stderr.strip().rpartition("\n")[2][:500]

@@ -105,15 +105,47 @@ def test_kubelets_that_see_no_api_server(lab: Lab, plan: Plan) -> None:
     assert told(found) == {("KubeletObeys", "", "warns")}
 
 
-def test_a_peer_port_that_is_not_reached(lab: Lab, plan: Plan) -> None:
+@pytest.mark.parametrize(
+    ("kind", "why"), [("blackhole", "Invalid argument"), ("prohibit", "Permission denied"), ("unreachable", "No route")]
+)
+def test_a_peer_port_that_is_not_reached(lab: Lab, plan: Plan, kind: str, why: str) -> None:
     assert told(asked(lab, plan, "PeerPorts")) == set()
-    lab.exec("m1", ["ip", "route", "add", "blackhole", "10.0.1.12/32"], check=True)
+    lab.exec("m1", ["ip", "route", "add", kind, "10.0.1.12/32"], check=True)
     try:
         found = asked(lab, plan, "PeerPorts")
     finally:
-        lab.exec("m1", ["ip", "route", "del", "blackhole", "10.0.1.12/32"], check=True)
+        lab.exec("m1", ["ip", "route", "del", kind, "10.0.1.12/32"], check=True)
     assert told(found) == {("PeerPorts", "m1", "blocks"), ("PeerPorts", "m3", "blocks")}, "m3's answers get lost, too"
-    assert "cannot reach m3 at 10.0.1.12:2380" in saws(found, "PeerPorts")
+    assert f"cannot reach m3 at 10.0.1.12:2380 ({why}" in saws(found, "PeerPorts")
+
+
+def test_a_peer_port_that_is_refused_though_its_etcd_lives(lab: Lab, plan: Plan) -> None:
+    """As by a firewall that resets: m1 takes the address of m3 for its own, where nothing listens."""
+    lab.exec("m1", ["ip", "address", "add", "10.0.1.12/32", "dev", "lo"], check=True)
+    try:
+        found = asked(lab, plan, "PeerPorts")
+    finally:
+        lab.exec("m1", ["ip", "address", "del", "10.0.1.12/32", "dev", "lo"], check=True)
+    assert told(found) >= {("PeerPorts", "m1", "blocks")}
+    assert {host for _, host, _ in told(found)} <= {"m1", "m3"}, "m3's answers get lost, too"
+    assert "cannot reach m3 at 10.0.1.12:2380 (refused, though its etcd listens there" in saws(found, "PeerPorts")
+
+
+def test_a_dead_cluster_refuses_its_peer_ports_and_that_is_well(lab: Lab, plan: Plan) -> None:
+    def gone() -> bool:
+        look = ["sh", "-c", "! crictl ps -o json | grep -q '\"etcd\"'"]
+        return all(lab.exec(n.name, look).returncode == 0 for n in plan.nodes)
+
+    try:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", f"{M}/etcd.yaml", f"{M}/.e"], check=True)
+        eventually("no etcd runs", gone, within=60)
+        found = asked(lab, plan, "PeerPorts")
+    finally:
+        for n in plan.nodes:
+            lab.exec(n.name, ["mv", f"{M}/.e", f"{M}/etcd.yaml"], check=True)
+    assert told(found) == set()
+    assert "refused by m2, m3: nothing listens there" in saws(found, "PeerPorts")
 
 
 def test_an_address_in_front_of_the_api(lab: Lab, plan: Plan) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -88,6 +90,23 @@ def reader_of(parent: int) -> int:
         except OSError:
             continue
     return 0
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_who_waits_for_it_is_told_how_far_it_is(
+    lab: Lab, tmp_path: Path, there: Plan, snapshot: Path, output: str
+) -> None:
+    desk = Desk(lab, tmp_path)
+    desk.write_plan(snapshot={"from": there.snapshot.source})
+    bring(lab, snapshot)
+    # sparse: it takes seconds to come over, and is no snapshot any more
+    lab.exec("m2", ["truncate", "-s", "2G", str(THERE)], check=True)
+    done = desk.runbook("preview", desk.plan, "--check", "--output", output, code=3)
+    first = done.stderr.splitlines()[0]
+    assert re.fullmatch(r"reading the snapshot on m2: (\d+ of 2048 MiB|all 2048 MiB have come, .*)", first), done.stderr
+    assert "reading the snapshot" not in done.stdout
+    if output == "json":
+        assert json.loads(done.stdout)["exit_code"] == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])

@@ -265,8 +265,8 @@ def _script(n: Target, text: str) -> str:
     if text == distribution.LOOK:
         return "pod etcd\npod kube-apiserver\n"
     if text == neighbours.REACH:
-        others = [o.peer_urls[0].removeprefix("https://").split(":") for o in n.plan.nodes if o.name != n.name]
-        return "".join(f"0 {host} {port} \n" for host, port in others)
+        everyone = [o.peer_urls[0].removeprefix("https://").split(":") for o in n.plan.nodes]
+        return "".join(f"0 {host} {port} \n" for host, port in everyone)
     if text == neighbours.SERVER:
         return f"https://{n.node.peer_urls[0].removeprefix('https://').removesuffix(':2380')}:6443\n" * 2
     if text == ownership.LOOK:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from runbook import checkdocs
 from runbook.checks import (
+    Finding,
     Severity,
     all_checks,
     certificates,
@@ -85,6 +87,9 @@ def unreachable(text: str) -> Change:
     return where(neighbours.REACH, says(f"0 10.0.1.10 2380 \n{text}\n"))
 
 
+REFUSES = "1 10.0.1.12 2380 bash: connect: Connection refused"
+"""What m2 says where nothing listens at m3's peer port, or a firewall resets what comes."""
+
 OTHER_RUN = json.dumps({"run": "prod-20260401t000000z-ffff", "holder": "ada@desk", "since": "2026-04-01T00:00:00Z"})
 
 CASES = {
@@ -115,6 +120,22 @@ CASES = {
         "PeerPorts",
         unreachable("1 10.0.1.12 2380 bash: line 1: /dev/tcp/10.0.1.12/2380: No route to host"),
         "(No route to host)",
+    ),
+    "a firewall that says so": Case(
+        "PeerPorts",
+        unreachable("1 10.0.1.12 2380 bash: line 1: /dev/tcp/10.0.1.12/2380: Permission denied"),
+        "(Permission denied)",
+    ),
+    "no network of a port": Case(
+        "PeerPorts",
+        unreachable("1 10.0.1.12 2380 bash: line 1: /dev/tcp/10.0.1.12/2380: Network is unreachable"),
+        "(Network is unreachable)",
+    ),
+    "a firewall that resets": Case(
+        "PeerPorts",
+        unreachable(REFUSES),
+        "m3 at 10.0.1.12:2380 (refused, though its etcd listens there: by a firewall)",
+        do="open the port",
     ),
     "a port that was not tried": Case("PeerPorts", unreachable(""), "m3 at 10.0.1.12:2380"),
     "a load balancer": Case(
@@ -623,11 +644,48 @@ def test_a_lost_manifest_does_not_make_an_external_etcd() -> None:
     assert not [f for f in bad(findings(parked)) if f.check == "Distribution"]
 
 
+def peer_ports(*changes: Change, silent: Sequence[str] = ()) -> list[Finding]:
+    return [f for f in findings(*changes, silent=silent) if f.check == "PeerPorts"]
+
+
+def refusing(name: str, on: str) -> Change:
+    """One host gets no connection to the peer port of another, or to its own: it is refused."""
+    pair = f"{PLAN.node(name).peer_urls[0].removeprefix('https://').replace(':', ' ')} "
+
+    def answer(_: Target, result: Result) -> Result:
+        refused = f"1 {pair}bash: connect: Connection refused"
+        return Result(0, "".join(f"{refused if pair in row else row}\n" for row in result.out.splitlines()))
+
+    return where(neighbours.REACH, answer, on)
+
+
+ALL_REFUSED = [refusing(name, on="") for name in ("m1", "m2", "m3")]
+
+
 def test_a_refused_port_is_an_answer_and_a_dead_hosts_is_not_asked_for() -> None:
-    refused = "1 10.0.1.12 2380 bash: connect: Connection refused"
-    assert not [f for f in bad(findings(unreachable(refused))) if f.check == "PeerPorts"]
-    silent = findings(unreachable("124 10.0.1.12 2380 "), silent=["m3"])
-    assert not [f for f in bad(silent) if f.check == "PeerPorts"]
+    dead = peer_ports(no_etcd(), *ALL_REFUSED)
+    assert bad(dead) == []
+    assert "refused by m1, m3: nothing listens there, or a firewall rejects" in dead[1].saw
+    assert bad(peer_ports(unreachable("124 10.0.1.12 2380 "), silent=["m3"])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocked"),
+    [
+        ([no_etcd(), refusing("m3", on="m2"), refusing("m3", on="m3")], {"m2"}),
+        ([no_etcd(), refusing("m3", on="m1"), refusing("m3", on="m2")], {"m1", "m2"}),
+        (
+            [no_etcd(), *ALL_REFUSED, where(tail("status", "-w", "json"), says(status_json(PLAN, ["m3"])), "m3")],
+            {"m1", "m2"},
+        ),
+        ([no_etcd(), *ALL_REFUSED, where(neighbours.REACH, says("none\n"), "m3")], set()),
+    ],
+    ids=["m1 gets through", "m3 itself gets through", "its etcd answers m3", "m3 has no bash"],
+)
+def test_a_port_that_is_refused_though_an_etcd_lives_behind_it(changes: list[Change], blocked: set[str]) -> None:
+    told = bad(peer_ports(*changes))
+    assert {f.host for f in told} == blocked
+    assert all("m3 at 10.0.1.12:2380 (refused, though its etcd listens there: by a firewall)" in f.saw for f in told)
 
 
 def test_a_check_says_nothing_worse_than_it_claims() -> None:

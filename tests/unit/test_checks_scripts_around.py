@@ -43,6 +43,13 @@ def test_ports_that_are_open_refused_and_silent(listening: tuple[str, int]) -> N
     assert "refused" in rows[ports[1]][3]
 
 
+def test_what_a_host_says_of_a_port_is_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead cluster's ports are refused in the host's own tongue, and a host abroad must not block for that."""
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    said = sh(f'bash() {{ echo "LC_ALL=$LC_ALL"; }}; timeout() {{ shift; "$@"; }}\n{neighbours.REACH}', "1", "h", "1")
+    assert said.out == "0 h 1 LC_ALL=C\n"
+
+
 def test_a_name_that_nobody_knows_is_no_answer() -> None:
     row = sh(neighbours.REACH, "2", "no-such-host.invalid", "2380").out.splitlines()[0].split(" ", 3)
     assert not _answered(row)

@@ -13,6 +13,7 @@ import pytest
 
 from runbook.checks import Finding, Severity
 from runbook.checks import snapshot as snapshot_check
+from runbook.checks.snapshot import summed_up
 from runbook.plan import Plan, Snapshot, Verify
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.content import Changed, NotWhole
@@ -164,3 +165,10 @@ def test_another_users_port_and_key_reach_it(tmp_path: Path) -> None:
     findings(plan=plan, fetching=fetching)
     address = fetching.asked[0].address
     assert all(word in address for word in ('"ops"', "2222", '"bastion"', str(tmp_path / "key")))
+
+
+def test_the_sum_is_told_wherever_it_was_found_out() -> None:
+    """The preview's head says it."""
+    assert summed_up(findings(plan=THERE)) == "a" * 64
+    assert summed_up(findings(plan=THERE, fetching=Fetching(fails=OSError("no room")))) == "a" * 64
+    assert summed_up(findings(plan=THERE, fetching=Fetching(sha256="c" * 64))) == ""

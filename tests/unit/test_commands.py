@@ -15,6 +15,7 @@ import pytest
 
 from runbook import runs, situation
 from runbook.checks import Finding, Severity
+from runbook.step import Binding
 from runbook.transport import LOCK
 from tests.fake.desk import Desk
 from tests.fake.hosts import Fuse
@@ -197,6 +198,36 @@ def test_the_verdict_stands_at_the_end_just_before_the_digest(desk: Desk) -> Non
 def test_a_check_that_finds_nothing_says_what_to_type(desk: Desk) -> None:
     lines = desk.type("preview", str(desk.plan_path), "--check").out.splitlines()
     assert lines[-3] == f"Type next:     runbook run {desk.quoted}"
+
+
+def test_a_check_tells_the_sum_of_a_snapshot_that_lies_on_a_node(desk: Desk) -> None:
+    """It has just been computed there; the digest speaks of it no more than before, nor where it was not found out."""
+    desk.plan_path.write_text(desk.plan_path.read_text().replace("file:///s.db", "host://m2/opt/etcd.db"))
+    known = (Binding(sha256="$SHA256"), "its sha256 and its state are found out at the start")
+    desk.patch.setattr("runbook.commands.binding_for_checks", lambda _: known)
+    unknown = desk.type("preview", str(desk.plan_path), "--check").out
+    assert "not known before the run" in unknown
+    assert "are found out at the start" in unknown
+    saw = f"/opt/etcd.db: 24 KiB, revision 51, sha256 {'7e' * 32}"
+    desk.findings["preflight"] += [Finding("SnapshotWhole", "m2", Severity.OK, saw)]
+    found = desk.type("preview", str(desk.plan_path), "--check").out
+    assert f"{'7e' * 32}, as found on m2 now; this preview's digest does not speak of it" in found.partition("HOSTS")[0]
+    assert "not known before the run" not in found
+    assert "are found out at the start" not in found
+    assert found.splitlines()[-1] == unknown.splitlines()[-1]
+    desk.findings["preflight"] = [Finding("SnapshotWhole", "m2", Severity.BLOCKS, saw)]
+    assert "not known before the run" in desk.type("preview", str(desk.plan_path), "--check", code=3).out
+
+
+def test_a_sum_that_the_plan_says_is_what_its_digest_speaks_of(desk: Desk) -> None:
+    host = f'host://m2/opt/etcd.db", sha256: "{"7e" * 32}'
+    desk.plan_path.write_text(desk.plan_path.read_text().replace("file:///s.db", host))
+    known = (Binding(sha256="7e" * 32), "its sha256 and its state are found out at the start")
+    desk.patch.setattr("runbook.commands.binding_for_checks", lambda _: known)
+    desk.findings["preflight"] += [Finding("SnapshotWhole", "m2", Severity.OK, f"/opt/etcd.db: sha256 {'7e' * 32}")]
+    head = desk.type("preview", str(desk.plan_path), "--check").out.partition("HOSTS")[0]
+    assert f"{'7e' * 32}, as found on m2 now\n" in head
+    assert "are found out at the start" not in head
 
 
 def test_a_preview_without_a_check_has_connected_to_nothing(desk: Desk) -> None:

@@ -395,6 +395,24 @@ def test_marks_follow_the_journal() -> None:
     assert marks() == "↶↶↶"
 
 
+def test_the_first_checks_wait_for_a_snapshot_that_comes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbook.board.coming", lambda: "the snapshot on m1: 120 of 500 MiB")
+    out = io.StringIO()
+    view = progress.Plain(out, patience=15)
+    view.start(plan(3), PROCEDURE.steps, RUN)
+    try:
+        began = datetime.now(UTC)
+        view(step("ACTING", step=PROCEDURE.steps[0].id(), at=began.isoformat()))
+        view.tick(began + timedelta(seconds=20))
+        assert "[ 1/15] … 20 s so far, waiting for the snapshot on m1: 120 of 500 MiB\n" in out.getvalue()
+        view(step("DONE", step=PROCEDURE.steps[0].id(), at=began.isoformat()))
+        view(step("ACTING", at=began.isoformat()))
+        view.tick(began + timedelta(seconds=60))
+        assert out.getvalue().count("the snapshot on m1") == 1, "it is the checks that wait for it"
+    finally:
+        view.stop(None, replay([]))
+
+
 def test_the_lock_that_is_released_at_the_end_leaves_its_mark_alone() -> None:
     life = Life(plan(3))
     life.session("forward")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -105,6 +106,32 @@ def test_it_is_what_it_would_be_on_this_machine(host: Host, there: There) -> Non
     # its date is what tells how old it is, and its size is compared
     assert found.content.touched[:4] == touched(path.stat())[:4]
     assert Fetched.from_json(found.json()) == found
+
+
+def test_how_far_it_is_can_be_read_meanwhile(host: Host, there: There) -> None:
+    size = Path(there.path).stat().st_size
+    with reading._followed(there) as told:
+        assert reading.coming() == "the snapshot on m2: nothing has come yet"
+        seen: list[str] = []
+        host.meanwhile = lambda: seen.append(reading.coming())
+        fetch._tell(told, 120 << 20, 500 << 20)
+        assert reading.coming() == "the snapshot on m2: 120 of 500 MiB"
+        assert fetch.fetch(there, told).size == size
+        assert os.pread(told or 0, 64, 0).startswith(f"{size} {size}\n".encode())
+        assert reading.coming() == "the snapshot on m2: all 0 MiB have come, and are being read"
+    assert seen == ["the snapshot on m2: 0 of 0 MiB"]
+    assert reading.coming() == ""
+
+
+def test_the_process_is_given_the_file_to_say_so(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = {"parent": os.getpid()}
+    program = "import json, os, sys; os.pwrite(json.load(sys.stdin)['told'], b'1048576 3145728\\n', 0); print(1)"
+    monkeypatch.setattr(sys, "executable", str(Path(there.path).with_name("python")))
+    Path(sys.executable).write_text(f"#!/bin/sh\nexec /usr/bin/env python3 -c {shlex.quote(program)}\n")
+    Path(sys.executable).chmod(0o755)
+    with reading._followed(there) as told:
+        assert reading._process("any", {**order, "told": told}, 20, told) == "1\n"
+        assert reading.coming() == "the snapshot on m2: 1 of 3 MiB"
 
 
 def test_a_file_that_everybody_may_read_there_is_told(host: Host, there: There) -> None:

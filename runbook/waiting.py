@@ -1,0 +1,54 @@
+"""A word while a snapshot comes over from a host to be read: it may take minutes, and the checks wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+FIRST = 2.0
+"""Seconds of waiting before the first word."""
+EVERY = 10.0
+"""Seconds from one word to the next, where they stand below each other."""
+REDRAWN = 0.5
+"""Seconds from one word to the next on a terminal, where each takes the place of the one before."""
+CLEAR = "\r\x1b[K"
+
+
+@contextlib.contextmanager
+def told(stream: TextIO) -> Iterator[None]:
+    """While the block lasts; a stream that cannot be written to stops nothing."""
+    over = threading.Event()
+    teller = threading.Thread(target=_tell, args=(stream, over), name="waiting", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join(1.0)
+
+
+def _tell(stream: TextIO, over: threading.Event) -> None:
+    if over.wait(FIRST):
+        return
+    from runbook.progress import is_terminal
+    from runbook.snapshots.reading import coming
+    from runbook.tables import printable
+
+    spoke = -EVERY
+    with contextlib.suppress(OSError, ValueError):
+        drawn = is_terminal(stream)
+        while True:
+            text = printable(coming())
+            if drawn:
+                stream.write(f"{CLEAR}reading {text}" if text else CLEAR)
+            elif text and time.monotonic() - spoke >= EVERY:
+                spoke = time.monotonic()
+                stream.write(f"reading {text}\n")
+            stream.flush()
+            if over.wait(REDRAWN):
+                break
+        stream.write(CLEAR if drawn else "")
+        stream.flush()
