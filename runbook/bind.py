@@ -92,7 +92,12 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
     if bound.known:
         return bound
     if plan.snapshot.node is None:
-        raise not_there(plan, bound)
+        raise Refused(
+            f"spec.snapshot.from: {plan.snapshot.path} is not there",
+            true="no host is changed",
+            means="nothing was begun",
+            next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", check_again(plan, bound)),
+        )
     from runbook.procedures import scripts
 
     node = plan.snapshot.node
@@ -112,16 +117,6 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
             next=(f"{check_again(plan, bound)}{NOTE}after correcting spec.snapshot.from, or once that host answers",),
         )
     return replace(bound, sha256=result.out.split()[0])
-
-
-def not_there(plan: Plan, bound: Binding) -> Refused:
-    """The error, for a plan whose own file is not there."""
-    return Refused(
-        f"spec.snapshot.from: {plan.snapshot.path} is not there",
-        true="no host is changed",
-        means="nothing was begun",
-        next=(f"ls -l {shlex.quote(str(plan.snapshot.path.parent))}", check_again(plan, bound)),
-    )
 
 
 def check_again(plan: Plan, bound: Binding) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -279,6 +279,13 @@ class Board:
 
     def _finishing(self, _: Line) -> list[str]:
         return ["removing what this run left on the hosts"] if self.past.begun("LockHosts") else []
+
+    def _bound(self, line: Line) -> list[str]:
+        """From here on the steps' questions are those of a run that knows what it restores."""
+        for row in self.rows.values():
+            new = (replace(n, bound=replace(n.bound, sha256=line["snapshot_sha256"])) for n in row.targets)
+            row.targets = tuple(new)
+        return [f"what is restored has the sha256 {line['snapshot_sha256']}"]
 
     def _settings(self, line: Line) -> list[str]:
         return [f"from here on with the settings of {line.get('file', 'another file')}"]

@@ -221,7 +221,8 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     loaded, warnings = planfile.load_with_warnings(plan)
     for warning in warnings:
         click.echo(str(warning), err=True)
-    bound, note = commands.bound_meanwhile(loaded, agreed=yes and approve is None)
+    agreed = yes and approve is None
+    bound, note = commands.bound_meanwhile(loaded, agreed=agreed)
     bound = commands.leaving_out(loaded, bound, without) if without else bound
     typed = commands.typed(loaded, bound)
     digest = preview.digest(loaded, bound, commands.kubeadm())
@@ -239,7 +240,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     )
     only = "goes on only if it would do exactly what was previewed"
     _confirm(yes or approve is not None, f"runbook run {typed}", only)(question)
-    _ended(commands.start(loaded, bound, digest, _progress(output)), "", output)
+    _ended(commands.start(loaded, bound, digest, _progress(output), agreed=agreed), "", output)
 
 
 @cli.command()

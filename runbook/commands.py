@@ -193,16 +193,17 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
     )
 
 
-def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress) -> Replay:
+def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, *, agreed: bool = False) -> Replay:
     """``run``: a new run, from its directory to its end; without the binding's absent nodes, which are owed theirs.
 
-    Of a run that is bound after its first checks, the first line says "" for what is not known yet.
+    ``agreed``: nobody was asked, and no digest approved. Then it may be bound after its first checks, and the journal's
+    first line says "" for what is not known yet.
     """
     from runbook.precheck import require_files
 
     connect = hosts_of(plan, Claim(0))
     require_files(plan, bound)
-    late = is_late(plan, bound)
+    late = agreed and is_late(plan, bound)
     bound = bound if late else full_binding(plan, bound, connect)
     bound = replace(bound, run=runs.new_id(plan.name), holder=runs.holder())
     header = {

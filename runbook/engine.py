@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from runbook import findings, situation
 from runbook.asking import Clock, ask_once
-from runbook.checks import Severity
+from runbook.checks import Finding, Severity
 from runbook.copies import Copies
 from runbook.debts import Debt
 from runbook.errors import Halted, Held, Refused, Unverified
@@ -48,12 +48,12 @@ class Engine:
         clock: Clock,
         files: Callable[[], Mapping[str, bytes]] = dict,
         excused: Collection[str] = (),
-        learn: Callable[[Binding], Mapping[str, str]] = lambda _: {},
+        learn: Callable[[Binding, Sequence[Finding]], Mapping[str, str]] = lambda *_: {},
     ) -> None:
         """``files`` are those of the run that the hosts keep copies of, beside the journal.
 
         ``excused``: absent nodes that are not even tried now, because the responder has just said so. ``learn`` says
-        what a binding without the snapshot's SHA-256 lacks, by the journal's words; it raises Refused.
+        what a binding without the snapshot's SHA-256 lacks, from what the first checks found, by the journal's words.
         """
         self.excused, self.learn = frozenset(excused), learn
         past = replay(journal.lines)
@@ -139,10 +139,7 @@ class Engine:
         """What this run restores, from now on: known and journalled before the first step that changes anything."""
         if self.bound.known:
             return
-        try:
-            known = self.learn(self.bound)
-        except Refused as error:
-            self._undo_preparing(error.message, error.message)
+        known = self.learn(self.bound, self.hands.findings)
         self.journal.append("bound", known)
         self.bound = replace(self.bound, sha256=known["snapshot_sha256"])
         self.hands.bind(self.bound)

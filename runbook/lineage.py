@@ -25,7 +25,7 @@ Word = tuple[int, str]
 Accepted = Mapping[Word, frozenset[str]]
 """The engines that hosts are known to have accepted, and which hosts."""
 SAME = ", the same up to there"
-NORMAL = f"{SAME}, which is normal: a host gets the newest lines only when something is about to be done"
+NORMAL = f"{SAME}, which is normal: a host gets the newest lines when something is about to be done, if it answers then"
 """Of a copy on a host that is a whole beginning of the chosen journal: nobody went another way."""
 
 

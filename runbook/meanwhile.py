@@ -5,18 +5,19 @@ Heavy modules are imported where they are used, so that ``--help`` and ``validat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from runbook.bind import not_there, planned_binding, preview_binding
+from runbook.bind import planned_binding, preview_binding
 from runbook.connecting import dial_ahead
 from runbook.plan import Plan
 from runbook.step import Binding
 
 if TYPE_CHECKING:
+    from runbook.checks import Finding
     from runbook.procedure import Procedure
 
 
@@ -63,15 +64,13 @@ def is_late(plan: Plan, bound: Binding) -> bool:
     return not bound.known and plan.snapshot.node is None and plan.snapshot.path.exists()
 
 
-def learned(plan: Plan, bound: Binding, procedure: Procedure) -> Mapping[str, str]:
-    """What the journal's line ``bound`` says: the SHA-256 of the plan's own file, and the digest of what will be done.
+def learned(plan: Plan, bound: Binding, findings: Sequence[Finding], procedure: Procedure) -> Mapping[str, str]:
+    """What the journal's line ``bound`` says: the SHA-256 of what was checked, and the digest of what will be done.
 
-    Raises Refused where the file is gone, or damaged. The first checks have just read it, and it is not read again.
+    Nothing is read again: a file that was put in its place since is another one, and nobody has checked that.
     """
     from runbook import preview
+    from runbook.checks.snapshot import summed_up
 
-    found = preview_binding(plan)[0]
-    if not found.known:
-        raise not_there(plan, bound)
-    whole = replace(bound, sha256=found.sha256)
+    whole = replace(bound, sha256=summed_up(findings))
     return {"snapshot_sha256": whole.sha256, "preview_digest": preview.digest(plan, whole, procedure)}

@@ -14,6 +14,9 @@ from runbook.step import Binding, Command, Result, Target
 PATIENCE = 3
 """Seconds for a connection between two hosts of one control plane."""
 
+RESTARTING = 15.0
+"""Seconds for which a port that is not reached is tried again."""
+
 REACH = r"""
 export LC_ALL=C
 command -v bash > /dev/null || { echo none; exit 0; }
@@ -32,7 +35,7 @@ wait
 """Patience, then host and port in turns. Of each: bash's exit code (124: no answer in time), host, port, its words,
 in English."""
 
-REFUSED = "refused, though its etcd listens there: by a firewall"
+REFUSED = "refused, though its etcd listened there just now: by a firewall?"
 
 
 def _peers(node: Node) -> list[tuple[str, str]]:
@@ -49,6 +52,10 @@ class PeerPorts(Check):
     def applies(self, plan: Plan) -> bool:
         """One node has no peers."""
         return len(plan.nodes) > 1
+
+    def within(self, plan: Plan) -> float:
+        """An etcd that is being restarted listens in one moment, and not in the next."""
+        return RESTARTING
 
     def asks(self, n: Target) -> Sequence[Command]:
         """All at once, its own too, and whether its etcd lives: one that is not there refuses, which is an answer."""

@@ -132,7 +132,7 @@ class Life:
         declare(self.plan, journal, without)
         self.world.absent = set(replay(self.lines).absent)
         hosts = FakeHosts(self.world, targets, journal.epoch, fuse)
-        return Engine(self.plan, bound, PROCEDURE, hosts, journal, self.world, dict, without, lambda _: LEARNED)
+        return Engine(self.plan, bound, PROCEDURE, hosts, journal, self.world, dict, without, lambda *_: LEARNED)
 
     def adopt(self) -> bool:
         """The responder's machine is lost: go on with the best copy of the journal; False where no host has one."""

@@ -128,7 +128,7 @@ def test_a_peer_port_that_is_refused_though_its_etcd_lives(lab: Lab, plan: Plan)
         lab.exec("m1", ["ip", "address", "del", "10.0.1.12/32", "dev", "lo"], check=True)
     assert told(found) >= {("PeerPorts", "m1", "blocks")}
     assert {host for _, host, _ in told(found)} <= {"m1", "m3"}, "m3's answers get lost, too"
-    assert "cannot reach m3 at 10.0.1.12:2380 (refused, though its etcd listens there" in saws(found, "PeerPorts")
+    assert "cannot reach m3 at 10.0.1.12:2380 (refused, though its etcd listened there" in saws(found, "PeerPorts")
 
 
 def test_a_dead_cluster_refuses_its_peer_ports_and_that_is_well(lab: Lab, plan: Plan) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from runbook.checks import Finding, Severity
-from runbook.errors import Refused
-from runbook.plan import Plan
 from runbook.runs import Run, all_runs
 from runbook.step import Binding
 from tests.fake.desk import Desk
@@ -23,7 +22,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     snapshot = desk.home / "s.db"
     snapshot.write_bytes(b"s")
     desk.plan_path.write_text(desk.plan_path.read_text().replace("/s.db", str(snapshot)))
+    desk.findings["preflight"] = [whole(SHA256)]
     return desk
+
+
+def whole(sha256: str) -> Finding:
+    """What the check of the snapshot says where all is well."""
+    return Finding("SnapshotWhole", "", Severity.OK, f"/s.db: 1 B, revision 1, sha256 {sha256}")
 
 
 def events(run: Run) -> list[str]:
@@ -32,13 +37,13 @@ def events(run: Run) -> list[str]:
 
 
 def interrupted(desk: Desk) -> Run:
-    """A run whose engine is interrupted where it would learn the hash."""
+    """A run whose engine is interrupted between its first checks and the line that says what they saw."""
 
-    def interrupt(_: Plan) -> tuple[Binding, str]:
+    def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runbook.meanwhile.preview_binding", interrupt)
+        patch.setattr("runbook.commands.learned", interrupt)
         run = desk.restore(code=130)
     assert "bound" not in events(run)
     return run
@@ -84,25 +89,24 @@ def test_a_run_that_ended_before_it_was_bound_is_taken_back(desk: Desk) -> None:
     assert desk.world.hosts["m1"].tree() == before
 
 
-def test_a_snapshot_that_is_damaged_after_the_checks(desk: Desk) -> None:
-    before = desk.world.hosts["m1"].tree()
-
-    def damaged(_: Plan) -> tuple[Binding, str]:
-        raise Refused("s.db: it was cut off", true="no host is changed", means="m", next=("n",))
-
-    desk.patch.setattr("runbook.meanwhile.preview_binding", damaged)
-    typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
-    assert "s.db: it was cut off" in typed.err
-    assert "no host is changed" in typed.err
-    assert all_runs()[0].replay().state == "rolled-back"
-    assert desk.world.hosts["m1"].tree() == before
+def test_what_is_bound_is_what_was_checked(desk: Desk) -> None:
+    """A backup job may put another file in its place while the hosts are asked: nobody has checked that one."""
+    replaced = "ab" * 32
+    desk.patch.setattr("runbook.meanwhile.preview_binding", lambda _: (Binding(sha256=replaced), ""))
+    run = desk.restore()
+    assert run.replay().header["snapshot_sha256"] == SHA256
+    assert replaced not in run.journal_path.read_text()
 
 
-def test_a_snapshot_that_is_gone_after_the_checks(desk: Desk) -> None:
-    desk.patch.setattr("runbook.meanwhile.preview_binding", lambda _: (Binding(), ""))
-    typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
-    assert f"{desk.home / 's.db'} is not there" in typed.err
-    assert all_runs()[0].replay().state == "rolled-back"
+def test_a_snapshot_that_only_appears_while_a_person_thinks(desk: Desk) -> None:
+    """What was shown, and agreed to, spoke of no snapshot."""
+    snapshot = desk.home / "s.db"
+    snapshot.unlink()
+    desk.patch.setattr("runbook.commands.bound_meanwhile", lambda *_, **__: (Binding(), "not there yet"))
+    desk.patch.setattr("runbook.cli._confirm", lambda *_: lambda _: snapshot.write_bytes(b"s"))
+    typed = desk.type("run", str(desk.plan_path), code=3)
+    assert "is not there" in typed.err
+    assert not all_runs()
 
 
 def test_checks_that_say_no_come_before_it(desk: Desk) -> None:
@@ -118,6 +122,12 @@ def test_a_snapshot_that_is_not_there_is_refused_before_a_run_begins(desk: Desk)
     typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
     assert "is not there" in typed.err
     assert not all_runs()
+
+
+def test_the_progress_says_what_is_restored(desk: Desk) -> None:
+    typed = desk.type("run", str(desk.plan_path), "--yes")
+    assert f"what is restored has the sha256 {SHA256}" in typed.err
+    assert "preview_digest" not in typed.err
 
 
 def test_a_run_that_was_checked_and_not_bound_is_checked_again(desk: Desk) -> None:
