@@ -10,7 +10,13 @@ from tests.lab.kit import BUMP
 
 @pytest.mark.parametrize(
     "step",
-    ["StageSnapshot", "StopControllers", "StopEtcd", pytest.param("SwapData", marks=pytest.mark.third), "StartApiServers"],
+    [
+        "StageSnapshot",
+        "StopControllers",
+        "StopEtcd",
+        pytest.param("SwapData", marks=pytest.mark.third),
+        "StartApiServers",
+    ],
 )
 def test_the_laptop_is_lost(row: Row, step: str) -> None:
     """The responder's whole disk is lost | at the begin of a step, before, in, and at the end of the outage."""
