@@ -171,6 +171,22 @@ def test_attempts_are_told_one_by_one() -> None:
     assert found[1].saw == {"m1": "yes"}
 
 
+def test_what_a_host_that_came_back_was_given_names_it() -> None:
+    """Or the table looks like a second run."""
+    lines = [
+        line("run", 0, epoch=0, **HEADER),
+        step(1, "ACTING"),
+        step(2, "DONE", saw={"m1": "yes", "m2": "yes"}),
+        step(3, "ACTING", joining="m3"),
+        step(5, "DONE", saw={"m3": "yes"}, joining="m3"),
+        step(6, "SKIPPED", "StartEtcd", saw={"m3": "yes"}, joining="m3"),
+    ]
+    past = replay(lines)
+    steps = rows_of(report.markdown(lines, past), "Steps")
+    assert [row[0] for row in steps] == ["SwapData", "SwapData on m3", "StartEtcd on m3"]
+    assert [s["joining"] for s in report.document(lines, past)["steps"]] == ["", "m3", "m3"]
+
+
 def test_commands_that_overlap_count_once() -> None:
     at = datetime.fromisoformat
     attempt = report.Attempt("x", "do", 1, at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:10Z"))
