@@ -187,6 +187,12 @@ class Board:
         who = f" by {line['holder']}" if line.get("holder") else ""
         return [f"{line.get('command', 'engine')}{who}, epoch {line['epoch']}"]
 
+    def _adopted(self, line: Line) -> list[str]:
+        source = f", with the journal of {line['from']}" if line.get("from") else ""
+        differs = line.get("differs")
+        amiss = [f"  {said}" for said in differs] if isinstance(differs, list) else []
+        return [f"taken over by {line.get('holder') or 'nobody named'}{source}, epoch {line['epoch']}", *amiss]
+
     def _state(self, line: Line) -> list[str]:
         if self.past.refused:
             return ["── refused: nothing was changed ──"]

@@ -111,11 +111,13 @@ def markdown(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> s
 
 
 def engines(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Every process that worked on the run: who began, resumed or rolled back, from where, when, and until when."""
+    """Every process that worked on the run: who began, took over or resumed, from where, and until when."""
     found: list[dict[str, Any]] = []
     for line in lines:
         if line["event"] == "engine":
             found.append(_pick(line, "epoch", "at", "command", "holder", "version"))
+        elif line["event"] == "adopted":
+            found.append({**_pick(line, "epoch", "at", "holder", "version"), "command": "adopt"})
         if found:
             found[-1]["last"] = line["at"]
     return found
