@@ -192,8 +192,10 @@ def _in_order(ids: Iterable[str]) -> list[str]:
 def _titles(ids: set[str]) -> dict[str, str]:
     """The checks' titles; a check that is not known keeps its id."""
     from runbook.checks import all_checks
+    from runbook.connecting import LOCAL_FILES, LOCAL_FILES_TITLE
 
-    return {c.id(): c.title() for group in ("preflight", "verify") for c in all_checks(group) if c.id() in ids}
+    titles = {c.id(): c.title() for group in ("preflight", "verify") for c in all_checks(group) if c.id() in ids}
+    return {LOCAL_FILES: LOCAL_FILES_TITLE, **titles}
 
 
 def document(findings: Sequence[Finding]) -> list[dict[str, Any]]:
