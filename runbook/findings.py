@@ -47,8 +47,16 @@ class Group:
 
 
 def decisive(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that count: where another run holds a host, only that it does, for its outage explains all the rest."""
-    return [f for f in findings if f.severity == "held"] or list(findings)
+    """Those that count: where another run holds a host, only that it does, for its outage explains all the rest.
+
+    Where the snapshot itself is in the way, it is no news that its revision could not be read.
+    """
+    from runbook.checks.bump import UNREAD, Bump
+    from runbook.checks.snapshot import SnapshotWhole
+
+    held = [f for f in findings if f.severity == "held"]
+    bad = any(f.check == SnapshotWhole.id() and f.severity == "blocks" for f in findings)
+    return held or [f for f in findings if not (bad and f.check == Bump.id() and f.saw == UNREAD)]
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
