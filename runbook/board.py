@@ -122,6 +122,7 @@ class Board:
             "present",
             "superseded",
             "adopted",
+            "begun",
         ):
             self.past = replay(self.lines)
         findings = [] if line["event"] == "finding" else self._findings()
@@ -288,6 +289,9 @@ class Board:
 
     def _finishing(self, _: Line) -> list[str]:
         return ["removing what this run left on the hosts"] if self.past.begun("LockHosts") else []
+
+    def _begun(self, _: Line) -> list[str]:
+        return []  # before anybody watched; the step that goes on tells what became of it
 
     def _bound(self, line: Line) -> list[str]:
         """From here on the steps' questions are those of a run that knows what it restores."""

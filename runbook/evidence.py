@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runbook.lifecycle import FINISHED
-from runbook.replay import Replay
+from runbook.replay import ADOPTED, Replay
 from runbook.step import Phase, Step
 
 KEY = re.compile(r"([A-Za-z]+)\.(do|undo)\.[0-9]+\.[0-9]+\.[0-9]+")
@@ -21,8 +21,6 @@ STATES = {Phase.PREPARE: "preparing", Phase.OUTAGE: "outage", Phase.VERIFY: "ver
 """The state in which an engine that is killed leaves a run, by the phase of the step that it was in."""
 BACK = ("rolling-back", "stuck", "rolled-back")
 TAKEN = ("UNDOING", "UNDONE", "STUCK")
-BY = "adopt"
-"""The trigger of the steps' lines that are written here."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Found:
     event: str
     fields: Mapping[str, object]
     step: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,21 @@ def gather(commands: Mapping[str, Sequence[str]], past: Replay, steps: Sequence[
     return Evidence(begun, taken_back)
 
 
+def records(commands: Mapping[str, Sequence[str]], past: Replay) -> list[Found]:
+    """A line for each command of the step at hand that its host has a record of, and the journal does not announce.
+
+    A copy of a journal ends before its engine's last commands: with the first of them the outage may have begun.
+    """
+    announced = {(line.get("host"), line.get("key")) for line in past.lines if line["event"] in ("begin", "begun")}
+    return [
+        Found("begun", {"key": key}, past.current, name)
+        for name, begun_there in commands.items()
+        if name not in past.absent
+        for key in begun_there
+        if (found := KEY.fullmatch(key)) and found[1] == past.current and (name, key) not in announced
+    ]
+
+
 def lines(evidence: Evidence, past: Replay, steps: Sequence[Step]) -> list[Found]:
     """The journal's lines that make it know, in order."""
     back = past.state in BACK or bool(evidence.taken_back)
@@ -98,6 +112,6 @@ def _steps(evidence: Evidence, past: Replay, order: Sequence[str], newest: str, 
             continue
         done = step != newest and not back
         saw = dict.fromkeys(evidence.begun[newest], "yes" if done else "no: a command of it was begun here")
-        fields = {"from": state, "to": "DONE" if done else "UNKNOWN", "trigger": BY, "saw": saw}
+        fields = {"from": state, "to": "DONE" if done else "UNKNOWN", "trigger": ADOPTED, "saw": saw}
         found.append(Found("step", fields, step))
     return found

@@ -94,7 +94,7 @@ def gather(lines: Sequence[Line], past: Replay) -> dict[str, Fact]:
             facts[line["host"]].true = before("CheckEverything")  # alone, it had every step but that one undone
         elif ".sweep." in line.get("key", "") and line.get("host"):
             _take_removal(line, facts.setdefault(line["host"], Fact()))
-        elif line["event"] in ("begin", "end") and line.get("host"):
+        elif line["event"] in ("begin", "begun", "end") and line.get("host"):
             _take_action(line, facts.setdefault(line["host"], Fact()), TAKEN_BACK if undoing else BEGUN)
     if past.closed and lines:
         swept = Fact("nothing of this run is left here", at=lines[-1]["at"])
@@ -172,9 +172,10 @@ def before(step: str) -> str:
 
 def _take_action(line: Line, fact: Fact, begun: Mapping[str, str]) -> None:
     what = f"{line.get('step', '')}: "
-    if line["event"] == "begin":
+    if line["event"] in ("begin", "begun"):
         fact.begun = begun.get(line.get("step", ""), fact.begun)
-        fact.amiss = f"{what}a command was begun at {line['at']}, and its end is not known"
+        when = f" at {line['at']}" if line["event"] == "begin" else ""  # the host recorded it, and not when
+        fact.amiss = f"{what}a command was begun{when}, and its end is not known"
         return
     fact.silent = line.get("code") is None
     fact.at = fact.at if fact.silent else line["at"]

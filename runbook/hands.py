@@ -202,10 +202,12 @@ class Hands:
         past = replay(self.journal.lines)
         told = evidence.gather(commands, past, self.steps)
         unknown = evidence.lines(told, past, self.steps)
-        if not unknown:
-            return
         for line in unknown:
             self.journal.append(line.event, line.fields, step=line.step)
+        for line in evidence.records(commands, replay(self.journal.lines)):
+            self.journal.append(line.event, line.fields, step=line.step, host=line.host)
+        if not unknown:
+            return
         after = situation.describe(replay(self.journal.lines), self.bound.run)
         after["means"] = f"another engine went on with this run, and can no more; {after['means']}"
         raise Halted("; ".join(told.told()), **after)

@@ -85,7 +85,7 @@ MAY: Mapping[str, Kind] = {
     "workers": _names,
 }
 """What a known event may hold, and of which kind it then is; a finding's ``saw`` is a text of its own."""
-KNOWN = {*NEEDS, "engine", "adopted", "begin", "end", "closed", "accepted", "finishing", "consent"}
+KNOWN = {*NEEDS, "engine", "adopted", "begin", "begun", "end", "closed", "accepted", "finishing", "consent"}
 
 
 def fault(line: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ STOPS_FIRST, SERVES_AGAIN, OLD_SERVES_AGAIN = "StopControllers", "StartApiServer
 ETCD_STOPS = "StartEtcd"
 """The step which, undone, keeps what is about to be discarded."""
 
+ADOPTED = "adopt"
+"""The trigger of a step's line that was written from what the hosts themselves had recorded."""
+
 LOCKS_FIRST = "LockHosts"
 """The first step that leaves anything on a host."""
 
@@ -154,8 +157,10 @@ def replay(lines: Sequence[Line]) -> Replay:
             past.served |= line["step"] == SERVES_AGAIN and line["to"] in ("ACTING", "UNKNOWN", "DONE", "SKIPPED")
             past.steps.pop(line["step"], None)
             past.steps[line["step"]] = line["to"]
+            if line["step"] == STOPS_FIRST and line["trigger"] == ADOPTED:
+                _outage_begins(past, line)
             _outage(past, line)
-        elif event == "begin" and past.state in ("outage", "rolling-back"):
+        elif event in ("begin", "begun") and past.state in ("outage", "rolling-back"):
             _outage_begins(past, line)
         elif event in ("engine", "adopted"):
             if event == "adopted":
@@ -196,10 +201,16 @@ def _state(past: Replay, line: Line) -> None:
 
 
 def _outage_begins(past: Replay, line: Line) -> None:
-    """With the first manifest parked: forward by stopping the controllers, backward by stopping what was started."""
-    stops = STOPS_FIRST if past.state == "outage" else SERVES_AGAIN
-    if line.get("step") == stops and not past.in_outage:
-        past.outages.append((at(line), None))
+    """With the first manifest parked: forward by stopping the controllers, backward by stopping what was started.
+
+    Where only the hosts know of it: after the last line that was written before it was learned of them.
+    """
+    stops = SERVES_AGAIN if past.state == "rolling-back" else STOPS_FIRST
+    if line.get("step") != stops or past.in_outage:
+        return
+    earlier = [before for before in past.lines if before["epoch"] < line["epoch"]]
+    learned = line["event"] != "begin" and bool(earlier)
+    past.outages.append((at(earlier[-1] if learned else line), None))
 
 
 def _outage(past: Replay, line: Line) -> None:

@@ -96,7 +96,8 @@ def take_over(
     told = evidence.gather(commands, choice.past, steps)
     found = evidence.lines(told, choice.past, steps)
     choice = replace(choice, differs=(*choice.differs, *told.told()))
-    past, shared = _write(run, choice, found, _with_ssh(choice.settings or choice.plan, typed.given), everyone, connect)
+    settings = _with_ssh(choice.settings or choice.plan, typed.given)
+    past, shared = _write(run, choice, found, commands, settings, everyone, connect)
     informed = tuple(name for name, result in shared.items() if result.ok)
     silent = {t.name: _why(shared.get(t.name)) for t in everyone if t.name not in informed}
     answered = next((t for t in everyone if isinstance(copies.get(t.name), Held)), everyone[0])
@@ -161,6 +162,7 @@ def _write(
     run: runs.Run,
     choice: Choice,
     found: Sequence[evidence.Found],
+    commands: Mapping[str, Sequence[str]],
     settings: bytes,
     everyone: Sequence[Target],
     connect: Connect,
@@ -174,6 +176,8 @@ def _write(
         journal.append("adopted", said)
         for line in found:
             journal.append(line.event, line.fields, step=line.step)
+        for line in evidence.records(commands, run.replay()):
+            journal.append(line.event, line.fields, step=line.step, host=line.host)
         if settings != choice.plan:
             _put(run.settings_path, settings)
             journal.append("settings", {"file": "adopt", "base": base})

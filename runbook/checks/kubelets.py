@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from runbook import parse
 from runbook.checks import Answers, Check, Finding, Severity, heard, places
+from runbook.checks.members import is_down, nodes_listing
 from runbook.checks.words import ask, is_node, listed, on, script
 from runbook.plan import Node, Plan
 from runbook.step import Binding, Command, Target
+from runbook.tables import duration
 
 
 class KubeletActive(Check):
@@ -62,27 +64,29 @@ class KubeletObeys(Check):
     severity, order = Severity.WARNS, 37
 
     def asks(self, n: Target) -> Sequence[Command]:
-        """The question of :class:`Runtime`, which is put once."""
-        return [ask("crictl", "ps", "-a", "-o", "json")] if is_node(n) else ()
+        """The questions of two other checks, which are put once."""
+        return [ask("crictl", "ps", "-a", "-o", "json"), nodes_listing(n)] if is_node(n) else ()
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """One that was started while no API server ran deletes no pod before it has seen one (kubelet's sources)."""
         serving, read = [], False
-        for node, (result,) in heard(answers, plan.nodes):
+        for node, (result, nodes) in heard(answers, plan.nodes):
             try:
                 found = parse.containers(result.out) if result.ok else ()
             except parse.ParseError:
                 continue
             read = read or result.ok
-            if any(c.running and c.name == "kube-apiserver" for c in found):
+            down = not nodes.ok and is_down(nodes.tail(1))  # in a crash loop its container runs in this moment
+            if any(c.running and c.name == "kube-apiserver" for c in found) and not down:
                 serving.append(node.name)
         if serving:
-            yield self.ok("", f"an API server runs on {listed(serving)}, which the kubelets can have seen")
+            yield self.ok("", f"an API server serves on {listed(serving)}, which the kubelets can have seen")
         elif read:
-            saw = "no API server runs anywhere: a kubelet that was started since then may refuse to stop pods"
+            wait = duration(plan.timeouts.stop)
+            saw = "no API server serves: a kubelet that was started while none did may refuse to stop pods"
             do = (
-                "nothing to do: what a kubelet does not stop within timeouts.stop is stopped through the runtime; "
-                "do not restart a kubelet meanwhile"
+                f"nothing to do: what a kubelet has not stopped after timeouts.stop ({wait}) is stopped through the "
+                "runtime, so each stop may take that long; do not restart a kubelet meanwhile"
             )
             yield self.warns("", saw, do)
 

@@ -130,7 +130,12 @@ def _planned(plan: Plan, member: parse.Member) -> bool:
     return any(n.name == member.name or set(n.peer_urls) & set(member.peer_urls) for n in plan.nodes)
 
 
-def _is_down(said: str) -> bool:
+def nodes_listing(n: Target) -> Command:
+    """The nodes, as this host's kubeconfig reaches the API."""
+    return replace(kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=LISTING), large=True)
+
+
+def is_down(said: str) -> bool:
     """What kubectl says where nothing listens, or what listens has no etcd behind it."""
     return any(words in said for words in DOWN)
 
@@ -144,7 +149,7 @@ class ControlPlaneNodes(Check):
         """Any host's own API server may answer."""
         if not is_node(n):
             return ()
-        return [replace(kube.kubectl(n, "get", "--raw", "/api/v1/nodes", timeout=LISTING), large=True)]
+        return [nodes_listing(n)]
 
     def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
         """By name (kubeadm's node name is the member's), or by address."""
@@ -156,7 +161,7 @@ class ControlPlaneNodes(Check):
                 said = "" if result.ok else result.tail(1)
             except parse.ParseError as error:
                 said = str(error)
-            if said and not _is_down(said):
+            if said and not is_down(said):
                 odd[node.name] = said
         if not known:
             if odd:

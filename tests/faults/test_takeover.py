@@ -10,7 +10,7 @@ from tests.lab.kit import BUMP
 
 @pytest.mark.parametrize(
     "step",
-    ["StageSnapshot", "StopEtcd", pytest.param("SwapData", marks=pytest.mark.third), "StartApiServers"],
+    ["StageSnapshot", "StopControllers", "StopEtcd", pytest.param("SwapData", marks=pytest.mark.third), "StartApiServers"],
 )
 def test_the_laptop_is_lost(row: Row, step: str) -> None:
     """The responder's whole disk is lost | at the begin of a step, before, in, and at the end of the outage."""
@@ -19,7 +19,10 @@ def test_the_laptop_is_lost(row: Row, step: str) -> None:
     said = second.adopt()
     assert "taken over" in said
     assert "Type next:     runbook resume" in said
+    if step != "StageSnapshot":
+        assert "still going on" in second.runbook("status").stdout
     second.runbook("resume")
+    assert "never stopped" not in second.runbook("report").stdout
     second.restored()
     row.outcome = second.outcome
 

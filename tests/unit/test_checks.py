@@ -149,10 +149,18 @@ CASES = {
     "no API server anywhere": Case(
         "KubeletObeys",
         where("crictl", says(crictl_ps("CONTAINER_EXITED")), on=""),
-        "no API server runs anywhere",
+        "no API server serves",
         WARNS,
         host="",
-        do="timeouts.stop",
+        do="timeouts.stop (2 min)",
+    ),
+    "API servers in a crash loop": Case(
+        "KubeletObeys",
+        where("/api/v1/nodes", says("", 1, sample("kubectl-1.32.4-refused.err")), on=""),
+        "no API server serves",
+        WARNS,
+        host="",
+        do="each stop may take that long",
     ),
     "another owner": Case(
         "Ownership",

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from runbook import evidence
+from runbook.facts import told_by
 from runbook.journal import Line
 from runbook.procedures import kubeadm
 from runbook.replay import replay
@@ -47,6 +48,9 @@ def cut(life: Life, step: str, to: str = "DONE") -> None:
         life.lines.append(
             {**plain, "step": line.step} if line.step else {k: v for k, v in plain.items() if k != "step"}
         )
+    for line in evidence.records(recorded, replay(life.lines)):
+        plain = {**life.lines[-1], "event": line.event, "epoch": epoch + 1, **line.fields}
+        life.lines.append({**plain, "step": line.step, "host": line.host})
 
 
 class Marks(Fuse):
@@ -97,6 +101,27 @@ def test_a_run_whose_journal_lost_its_end(known: str, lost: str, then: str) -> N
     assert past.served == ("StartApiServers" in recorded)
     assert life.session(then) == ("complete" if then == "forward" else "rolled-back")
     assert life.faults(restored=then == "forward") == []
+
+
+@pytest.mark.parametrize("known", ["RestoreAside", "StopControllers"])
+def test_the_outage_is_known_that_began_with_a_journals_last_line(known: str) -> None:
+    """The copies on the hosts end where a step is about to begin: with its first command the outage does."""
+    life = crashed("StopControllers")
+    hosts = [name for name, recorded in keys(life.lines).items() if any("StopControllers" in key for key in recorded)]
+    cut(life, known, "ACTING" if known == "StopControllers" else "DONE")
+    past = replay(life.lines)
+    assert past.in_outage
+    told = told_by(life.lines, past)
+    assert all("the controllers were told to stop (not proven)" in told[host] for host in hosts)
+    assert life.session("forward") == "complete"
+    past = replay(life.lines)
+    assert len(past.outages) == 1
+    assert not past.in_outage
+
+
+def test_what_is_announced_already_is_not_recorded_again() -> None:
+    life = crashed("StopControllers")
+    assert evidence.records(keys(life.lines), replay(life.lines)) == []
 
 
 def test_a_rollback_that_the_journal_does_not_know_is_gone_on_with() -> None:

@@ -62,6 +62,17 @@ def test_a_rollback_of_a_serving_cluster_is_a_second_outage() -> None:
     assert replay(lines).outage_seconds() == 20 + 15
 
 
+def test_an_outage_that_only_the_hosts_know_of_began_after_the_last_line_before() -> None:
+    recorded = {"event": "begun", "step": "StopControllers", "host": "m1", "key": "k", "epoch": 2}
+    by_adopt = {**step("StopControllers", "UNKNOWN"), "trigger": "adopt", "epoch": 2}
+    begins = (9.0, state("preparing", "outage")), (10.0, step("StopControllers", "ACTING"))
+    for learned in (recorded, by_adopt):
+        lines = book(*begins, (60.0, {"event": "adopted", "epoch": 2}), (60.1, learned))
+        past = replay(lines)
+        assert past.in_outage
+        assert past.outage_seconds(START + timedelta(seconds=70)) == 60
+
+
 def test_there_is_no_outage_before_something_was_stopped() -> None:
     past = replay(book((1, step("RestoreAside", "DONE")), (2, step("StopControllers", "ACTING"))))
     assert past.outage_seconds() == 0
