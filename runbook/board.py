@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -39,6 +40,8 @@ _SAW = {"yes": Mark.DONE, "ready": Mark.WAITING, "no": Mark.NO, "unknown": Mark.
 _EVERYWHERE = {"DONE": Mark.DONE, "SKIPPED": Mark.DONE, "UNDONE": Mark.UNDONE}
 _SLOW = 10.0
 """Seconds from which on a single command is worth a sentence."""
+_EVERY_HOST = re.compile(r",? on every host\b")
+"""What a step's title says, and what is not so where one host alone is given the step."""
 
 
 @dataclass
@@ -185,6 +188,12 @@ class Board:
         who = f" by {line['holder']}" if line.get("holder") else ""
         return [f"{line.get('command', 'engine')}{who}, epoch {line['epoch']}"]
 
+    def _adopted(self, line: Line) -> list[str]:
+        source = f", with the journal of {line['from']}" if line.get("from") else ""
+        differs = line.get("differs")
+        amiss = [f"  {said}" for said in differs] if isinstance(differs, list) else []
+        return [f"taken over by {line.get('holder') or 'nobody named'}{source}, epoch {line['epoch']}", *amiss]
+
     def _state(self, line: Line) -> list[str]:
         if self.past.refused:
             return ["── refused: nothing was changed ──"]
@@ -236,17 +245,17 @@ class Board:
 
     def _told(self, row: Row, line: Line, saw: Mapping[str, str]) -> list[str]:
         label, title, took = self.label(row), row.step.title(), self._took(row)
-        where = ", ".join(saw) if self.past.absent or "joining" in line else "every host"
-        if "joining" in line:
-            label = f"{label} {line['joining']} alone:"
+        where = f" on {', '.join(saw) if self.past.absent else 'every host'}"
+        if "joining" in line:  # one that came back is given the step, and no other
+            label, title, where = f"{label} on {line['joining']} alone:", _EVERY_HOST.sub("", title), ""
         objections = [] if row.step.checks else _objections(row, saw)
         done = [host for host, v in saw.items() if v == "yes"]
         already = f" (done already on {', '.join(done)})" if done else ""
         sentences = {
             "ACTING": f"{label} {'again: ' if line['trigger'] == 'resume' else ''}{title}{already}",
             "PENDING": f"{label} again: may it begin? {title}",
-            "DONE": f"{label} done on {where}{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
-            "SKIPPED": f"{label} done already on {where}: {title}" if saw else f"{label} on no host: {title}",
+            "DONE": f"{label} done{where}{took}{row.late()}" if saw else f"{label} nothing to do: no such host",
+            "SKIPPED": f"{label} done already{where}: {title}" if saw else f"{label} on no host: {title}",
             "BLOCKED": f"{label} may not start: {title}",
             "FAILED": f"{label} FAILED{took}: {title}",
             "UNKNOWN": f"{label} UNKNOWN, a host does not answer{took}: {title}",

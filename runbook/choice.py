@@ -78,7 +78,7 @@ def find(name: str | None, verb: str) -> Run:
     if verb == "status" and every:
         return (part_way or open_ or every)[0].run
     if not every:
-        raise _none()
+        raise _none(verb)
     if not open_:
         raise _which("no run is open, all have been closed: name the one that you mean", every, "report")
     fits = part_way if verb in ("resume", "rollback") and part_way else _able(open_, verb)
@@ -111,7 +111,7 @@ def _named(name: str, verb: str) -> Run:
     if len(fits) == 1:
         return fits[0]
     if not every:
-        raise _none()
+        raise _none(verb)
     if fits:
         candidates = [Known(r, _replayed(r)) for r in fits]
         able = _able(candidates, verb)
@@ -132,12 +132,14 @@ def _named(name: str, verb: str) -> Run:
     raise _which(f"no run begins with {name!r}", able or known(), verb if able else "status")
 
 
-def _none() -> UsageError:
+def _none(verb: str) -> UsageError:
+    own = (f"runbook diagnose PLAN{NOTE}of a plan's hosts, without a run",) if verb == "diagnose" else ()
     return UsageError(
         f"no run is known on this machine, in {runs.state_dir()}",
         true="nothing was changed",
         means="a run is known on the machine that began it, to the user who began it",
         next=(
+            *own,
             f"runbook adopt --host [user@]HOST{NOTE}a run that hosts are in the middle of, begun on another machine",
             f"runbook run PLAN{NOTE}a new one",
         ),

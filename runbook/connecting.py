@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from runbook.transport import Claim, RunHosts
 
 
+LOCAL_FILES = "LocalFiles"
+"""What the findings of :func:`missing_files` are filed under: no check makes them, for a check asks hosts."""
+LOCAL_FILES_TITLE = "This machine can read the key and known-hosts files that the plan names"
+
+
 def enter_lab(plan: Plan) -> None:
     """A plan whose known-hosts file is a lab's goes through that lab's own network.
 
@@ -128,4 +133,4 @@ def _missing(key: str, path: Path, places: Sequence[Node | Worker], why: str, me
         hosts = " ".join(shlex.quote(p.host) for p in places)
         make = f"ssh-keyscan{port} {hosts} >> {shlex.quote(str(path))}"
         do = f"{mend}; or make it, and compare with the hosts' own consoles: {make}"
-    return Finding("LocalFiles", "", Severity.BLOCKS, f"{key}: {path}: {why}: no host can be asked without it", do)
+    return Finding(LOCAL_FILES, "", Severity.BLOCKS, f"{key}: {path}: {why}: no host can be asked without it", do)

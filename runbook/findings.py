@@ -47,8 +47,16 @@ class Group:
 
 
 def decisive(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that count: where another run holds a host, only that it does, for its outage explains all the rest."""
-    return [f for f in findings if f.severity == "held"] or list(findings)
+    """Those that count: where another run holds a host, only that it does, for its outage explains all the rest.
+
+    Where the snapshot itself is in the way, it is no news that its revision could not be read.
+    """
+    from runbook.checks.bump import UNREAD, Bump
+    from runbook.checks.snapshot import SnapshotWhole
+
+    held = [f for f in findings if f.severity == "held"]
+    bad = any(f.check == SnapshotWhole.id() and f.severity == "blocks" for f in findings)
+    return held or [f for f in findings if not (bad and f.check == Bump.id() and f.saw == UNREAD)]
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
@@ -192,8 +200,10 @@ def _in_order(ids: Iterable[str]) -> list[str]:
 def _titles(ids: set[str]) -> dict[str, str]:
     """The checks' titles; a check that is not known keeps its id."""
     from runbook.checks import all_checks
+    from runbook.connecting import LOCAL_FILES, LOCAL_FILES_TITLE
 
-    return {c.id(): c.title() for group in ("preflight", "verify") for c in all_checks(group) if c.id() in ids}
+    titles = {c.id(): c.title() for group in ("preflight", "verify") for c in all_checks(group) if c.id() in ids}
+    return {LOCAL_FILES: LOCAL_FILES_TITLE, **titles}
 
 
 def document(findings: Sequence[Finding]) -> list[dict[str, Any]]:

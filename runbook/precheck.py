@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verdict:
-    """What the checks said. ``missed`` has, by check, the hosts that could not be asked."""
+    """What the checks said. ``missed`` has, by check, the hosts that could not be asked.
+
+    ``asked``: whether any host was asked at all; none is where this machine lacks what it takes to log in.
+    """
 
     plan: Plan
     bound: Binding
     findings: list[Finding]
     missed: dict[str, list[str]] = field(default_factory=dict)
     error: RunbookError | None = None
+    asked: bool = True
 
     @property
     def counted(self) -> str:
@@ -52,7 +56,8 @@ class Verdict:
         """For people: what stands before the preview's last line."""
         names = [t.name for t in _present(self.plan, self.bound)]
         next_ = [f"{'Type next:' if i == 0 else '':15}{line}" for i, line in enumerate(lined(self.next))]
-        return ["CHECKED JUST NOW, read-only", *told.table(self.findings, names, self.missed), *next_]
+        head = "CHECKED JUST NOW, read-only" if self.asked else "NOT CHECKED: no host could be asked"
+        return [head, *told.table(self.findings, names, self.missed), *next_]
 
     def document(self) -> dict[str, Any]:
         """For programs."""
@@ -76,7 +81,7 @@ def check(plan: Plan, bound: Binding) -> Verdict:
     connect = hosts_of(plan, Claim(0))
     lacking = missing_files(plan)
     if lacking:
-        return Verdict(plan, bound, lacking, error=_refused(plan, bound, lacking))
+        return Verdict(plan, bound, lacking, error=_refused(plan, bound, lacking), asked=False)
     hosts, there = connect(bound), _present(plan, bound)
     try:
         with waiting.told(sys.stderr):

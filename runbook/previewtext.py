@@ -65,13 +65,12 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
     count, absent = f"{len(plan.nodes)} host{'s' if len(plan.nodes) > 1 else ''}", whole.bound.absent
     if absent:
         count = f"{len(plan.nodes) - len(absent)} of {count}, without {', '.join(absent)}"
-    asked = (
-        f"The hosts were asked questions, and nothing was changed: {verdict.counted}; told before the last line."
-        if verdict
-        else "Nothing has been connected to, and nothing was changed."
-    )
+    asked = "Nothing has been connected to, and nothing was changed"
+    if verdict:
+        asked = "The hosts were asked questions, and nothing was changed" if verdict.asked else asked
+        asked += f": {verdict.counted}; told before the last line"
     return [
-        f"PREVIEW: restore etcd from a snapshot on {count}. {asked}",
+        f"PREVIEW: restore etcd from a snapshot on {count}. {asked}.",
         "",
         *columns(rows, "  "),
         "",

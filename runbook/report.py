@@ -30,7 +30,10 @@ COMPACTED = "older revisions are compacted, so that no watch goes on with them"
 
 @dataclass
 class Attempt:
-    """One time at which a step was done or undone. Where an engine was cut off, ``result`` says so."""
+    """One time at which a step was done or undone. Where an engine was cut off, ``result`` says so.
+
+    ``joining`` is the host that came back and was given the step by itself; "" where it was all hosts' step.
+    """
 
     step: str
     what: str
@@ -38,6 +41,7 @@ class Attempt:
     began: datetime
     ended: datetime | None = None
     result: str = ""
+    joining: str = ""
     saw: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[datetime, datetime]] = field(default_factory=list)
 
@@ -107,11 +111,13 @@ def markdown(lines: Sequence[Line], past: Replay, plan: Plan | None = None) -> s
 
 
 def engines(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Every process that worked on the run: who began, resumed or rolled back, from where, when, and until when."""
+    """Every process that worked on the run: who began, took over or resumed, from where, and until when."""
     found: list[dict[str, Any]] = []
     for line in lines:
         if line["event"] == "engine":
             found.append(_pick(line, "epoch", "at", "command", "holder", "version"))
+        elif line["event"] == "adopted":
+            found.append({**_pick(line, "epoch", "at", "holder", "version"), "command": "adopt"})
         if found:
             found[-1]["last"] = line["at"]
     return found
@@ -136,16 +142,16 @@ def attempts(lines: Sequence[Line]) -> list[Attempt]:
 
 
 def _take(line: Line, found: list[Attempt], open_: dict[str, Attempt]) -> None:
-    step, to, now = line["step"], line["to"], at(line)
+    step, to, now, joining = line["step"], line["to"], at(line), str(line.get("joining", ""))
     if to in ("ACTING", "UNDOING"):
         if step in open_:
             open_[step].result = "cut off"
-        open_[step] = Attempt(step, "do" if to == "ACTING" else "undo", int(line["epoch"]), now)
+        open_[step] = Attempt(step, "do" if to == "ACTING" else "undo", int(line["epoch"]), now, joining=joining)
         found.append(open_[step])
     elif to != "PENDING":
         attempt = open_.pop(step, None)
         if attempt is None:
-            attempt = Attempt(step, "look", int(line["epoch"]), now)
+            attempt = Attempt(step, "look", int(line["epoch"]), now, joining=joining)
             found.append(attempt)
         saw = {host: in_words(once(str(said))) for host, said in (line.get("saw") or {}).items()}
         attempt.ended, attempt.result, attempt.saw = now, to, saw
@@ -235,6 +241,7 @@ def _hosts(lines: Sequence[Line], past: Replay) -> dict[str, dict[str, Any]]:
 def _plain(a: Attempt) -> dict[str, Any]:
     return {
         "id": a.step,
+        "joining": a.joining,
         "what": a.what,
         "epoch": a.epoch,
         "began": a.began.isoformat(),

@@ -108,7 +108,8 @@ def _steps(report: Mapping[str, Any]) -> list[Sequence[object]]:
     for s in report["steps"]:
         took = (duration(s["seconds"]), duration(s["waited"])) if s["ended"] and s["what"] != "look" else ("", "")
         what = {"do": "", "undo": "undone", "look": "looked at"}[s["what"]]
-        rows.append((s["id"], what, s["result"], _clock(s["began"], report), *took, s["commands"]))
+        step = f"{s['id']} on {s['joining']}" if s["joining"] else s["id"]
+        rows.append((step, what, s["result"], _clock(s["began"], report), *took, s["commands"]))
     return rows
 
 

@@ -15,6 +15,7 @@ from runbook.plan import Plan
 from runbook.snapshots.bolt import Database, NotBolt
 from runbook.step import Binding, Command, Result, Target
 
+UNREAD = "the snapshot's revision could not be read, so the bump is not proven"
 MARGIN = 1_000_000_000
 """Etcd's own advice: a week at under 1,500 writes a second."""
 
@@ -68,7 +69,7 @@ class Bump(Check):
         if snapshot is None:
             if any(True for _ in heard(answers, plan.nodes)):
                 do = "it is compared again in the outage, before etcd is stopped"
-                yield self.warns("", "the snapshot's revision could not be read, so the bump is not proven", do)
+                yield self.warns("", UNREAD, do)
             return
         revisions = {
             node.name: max(s.revision for s in seen)

@@ -29,9 +29,15 @@ def _advice(place: Node | Worker, text: str) -> str:
     return f"try: {on(place, 'true')}"
 
 
-def _parted(text: str) -> tuple[str, str]:
-    """What the transport saw, and what it says to check: of several hosts the first is often the same."""
+def _parted(place: Node | Worker, text: str) -> tuple[str, str]:
+    """What the transport saw, and what it says to check: of several hosts the second is often the same.
+
+    Of the transport's label, ``m3 (10.0.1.12:22)``, the address stays: the host is named beside it in every table.
+    """
     saw, _, check = text.partition("; check ")
+    label, colon, rest = saw.partition("): ")
+    if colon and label.startswith(f"{place.name} ("):
+        saw = f"{label.removeprefix(f'{place.name} (')}: {rest}"
     return saw, "" if not check or check.startswith("with: ") else f"check {check}; "
 
 
@@ -57,7 +63,7 @@ def _reached(check: Check, plan: Plan, answers: Answers) -> Iterator[Finding]:
         say, more = (check.warns, WORKER) if spare else (check.blocks, "")
         for result in answers.get(place.name, ())[:1]:
             if result.unknown:
-                saw, first = _parted(result.tail() or "no answer")
+                saw, first = _parted(place, result.tail() or "no answer")
                 more = without.get(place.name, more)
                 yield say(place.name, saw, first + _advice(place, saw) + more)
             elif not result.ok:

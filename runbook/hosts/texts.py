@@ -72,17 +72,25 @@ read_epoch() {
   held=0 by=
   [ -f epoch ] && IFS=' ' read -r held by <epoch
 }
+# Who has the run, by the line with which that engine began in the journal's copy; nothing where that is not here yet.
+whose() {
+  [ -z "$by" ] || grep -F -e "\"owner\":\"$by\"" journal.jsonl 2>/dev/null | tail -n 1 |
+    sed -n 's/^{"seq":[0-9]*,"at":"\([-0-9]*\)T\([0-9:]*\)[^"]*".*"holder":"\([^"\\]*\)".*/, by \3 since \1 \2 UTC/p'
+}
+forgotten() {
+  refuse 97 "this run was taken over $1$(whose); this engine changes nothing more"
+}
 raise_epoch() {
   exec 8>>epoch.lock
   flock 8
   read_epoch
   case $held in '' | *[!0-9]*) held=0 by= ;; esac
-  [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run: its epoch is $held, ours is $epoch"
+  [ "$held" -le "$epoch" ] || refuse 97 "a newer engine has this run$(whose): its epoch is $held, ours is $epoch"
   if [ -n "$by" ] && [ "$by" != "$owner" ]; then
-    [ "$held" -lt "$epoch" ] || refuse 97 "another engine took this run over: its epoch is $held, as ours is"
+    [ "$held" -lt "$epoch" ] || forgotten elsewhere
     case " $known " in
       *" * "* | *" $by "*) ;;
-      *) refuse 97 "this run was taken over on another machine (epoch $held)" ;;
+      *) forgotten "on another machine" ;;
     esac
   fi
   if [ "$held" -lt "$epoch" ]; then

@@ -129,6 +129,16 @@ def test_a_damaged_journal_may_be_the_one_that_is_meant() -> None:
     assert "its journal is damaged" in caught.value.message
 
 
+@pytest.mark.parametrize("name", [None, "nosuch"])
+def test_to_diagnose_without_a_run_takes_a_plan(name: str | None) -> None:
+    with pytest.raises(UsageError) as caught:
+        choice.find(name, "diagnose")
+    assert caught.value.next[0].startswith("runbook diagnose PLAN")
+    with pytest.raises(UsageError) as caught:
+        choice.find(name, "status")
+    assert not any("diagnose" in words for words in caught.value.next)
+
+
 def test_no_run_at_all_and_none_that_is_open() -> None:
     with pytest.raises(UsageError, match="no run is known on this machine"):
         choice.find(None, "status")

@@ -262,6 +262,17 @@ def test_a_missing_local_file_is_named_by_the_plans_key(desk: Desk, name: str, k
     assert len(runs.all_runs()) == 1
 
 
+def test_a_check_that_could_ask_no_host_does_not_say_that_it_did(desk: Desk) -> None:
+    (desk.home / "key").unlink()
+    told = desk.type("preview", str(desk.plan_path), "--check", code=3).out
+    assert "Nothing has been connected to, and nothing was changed: 1 finding in the way (plan); told" in told
+    assert "NOT CHECKED: no host could be asked" in told
+    assert "were asked" not in told
+    assert "CHECKED JUST NOW" not in told
+    assert "\nThis machine can read the key and known-hosts files that the plan names " in told
+    assert "LocalFiles" not in told
+
+
 def test_a_runs_own_plan_is_never_to_be_edited(desk: Desk) -> None:
     """A run that was given up because its plan was edited cannot be resumed: the mended copy comes by --plan."""
     run = desk.restore(code=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from runbook import findings
 from runbook.checks import Finding, Severity, all_checks
+from runbook.checks.bump import Bump
 from runbook.checks.locks import Locks
 from runbook.step import Binding, Result, Target
 from tests.fake.sessions import BOUND, plan
@@ -103,6 +105,17 @@ def test_a_transports_label_is_not_told_beside_the_host() -> None:
 def test_where_another_run_holds_a_host_that_alone_counts() -> None:
     assert findings.decisive(FINDINGS) == [FINDINGS[5]]
     assert findings.decisive(FINDINGS[:5]) == FINDINGS[:5]
+
+
+def test_beside_a_snapshot_that_blocks_its_unread_revision_is_no_news() -> None:
+    """Missing, a directory, or no snapshot: one error tells it. A copy that did not come over is none of these."""
+    whole = Finding("SnapshotWhole", "", Severity.BLOCKS, "/s.db: No such file or directory", "name another")
+    unread = next(iter(Bump().judge(plan(1), BOUND, {"": (Result(1),), "m1": (Result(0),)})))
+    assert unread.severity == "warns"
+    low = Finding("Bump", "", Severity.BLOCKS, "1 + 2 = 3 is not above the living revision 4", "raise it")
+    assert findings.decisive([whole, unread, low]) == [whole, low]
+    warned = replace(whole, severity=Severity.WARNS)
+    assert findings.decisive([warned, unread]) == [warned, unread]
 
 
 def test_a_lock_is_told_in_words() -> None:

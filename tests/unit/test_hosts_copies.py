@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbook.hosts import wrapper
+from runbook.journal import Journal
 from runbook.transport import ANY, Claim, Copy
 from tests.unit.test_hosts_wrapper import Host, end
 
@@ -65,7 +66,7 @@ def test_what_was_taken_over_is_not_taken_back_by_a_higher_number(host: Host) ->
     for epoch in (3, 4, 9):
         code, err = keep(host, Claim(epoch, "dd", ("aa", "bb")), piece)
         assert code == "97", epoch
-    assert "taken over on another machine (epoch 3)" in err
+    assert "this run was taken over on another machine; this engine changes nothing more" in err
     assert keep(host, Claim(4, "ee", ("aa", "bb", "cc")), piece)[0] == "0"
     assert (host.dir / "epoch").read_text() == "4 ee\n"
 
@@ -75,8 +76,28 @@ def test_two_that_adopt_at_once_do_not_both_have_it(host: Host) -> None:
     assert keep(host, Claim(7, "aa", (ANY,)), piece)[0] == "0"
     code, err = keep(host, Claim(7, "bb", (ANY,)), piece)
     assert code == "97"
-    assert "another engine took this run over: its epoch is 7, as ours is" in err, "just now or an hour ago"
+    assert "this run was taken over elsewhere; this engine changes nothing more" in err, "just now or an hour ago"
     assert keep(host, Claim(7, "aa", (ANY,)), piece)[0] == "0"
+
+
+def test_who_took_a_run_over_is_told_by_the_copy_of_the_journal(host: Host, tmp_path: Path) -> None:
+    """By the line of the engine whose word stands beside the epoch, and no other's."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("engine", {"command": "run", "holder": "ops@laptop", "owner": "aa"})
+    journal.epoch = 7
+    adopted = journal.append("adopted", {"holder": "eve@desk", "version": "0", "differs": [], "owner": "bb"})
+    journal.append("engine", {"command": "resume", "holder": "old@desk", "owner": "cc"})
+    piece = Copy("journal.jsonl", 0, journal.tail(0))
+    journal.close()
+    assert keep(host, Claim(7, "bb", (ANY,)), piece)[0] == "0"
+    who = f"by eve@desk since {adopted['at'][:10]} {adopted['at'][11:19]} UTC"
+    for epoch, said in (
+        (7, f"this run was taken over elsewhere, {who}; this engine changes nothing more"),
+        (8, f"this run was taken over on another machine, {who}; this engine changes nothing more"),
+        (6, f"a newer engine has this run, {who}: its epoch is 7, ours is 6"),
+    ):
+        code, err = keep(host, Claim(epoch, "aa", ("aa",)), piece)
+        assert (code, err.strip()) == ("97", said)
 
 
 def test_a_directory_that_takes_no_copy_is_named(host: Host) -> None:

@@ -366,6 +366,27 @@ def test_lines_of_another_program_stop_nothing(strange: list[dict[str, Any]]) ->
 # The board.
 
 
+def test_what_a_host_that_came_back_is_given_is_told_of_it_alone() -> None:
+    lines = [
+        line("absent", hosts=["m3"]),
+        step("ACTING", joining="m3"),
+        step("DONE", {"m3": "yes"}, joining="m3"),
+        step("SKIPPED", {"m3": "yes"}, joining="m3") | {"step": "SaveManifests"},
+        step("UNDOING", joining="m3"),
+        step("UNDONE", joining="m3"),
+    ]
+    told = plain(lines)
+    for sentence in (
+        "[ 9/15] on m3 alone: Swap the data: the old aside, the restored in its place",
+        "[ 9/15] on m3 alone: done\n",
+        "[ 3/15] on m3 alone: done already: Save the four static pod manifests, and stage the plan\n",
+        "[ 9/15] on m3 alone: taking back: Swap the data: the old aside\n",
+        "[ 9/15] on m3 alone: taken back\n",
+    ):
+        assert sentence in told, told
+    assert "every host" not in told
+
+
 def test_marks_follow_the_journal() -> None:
     board = Board(replace(plan(3), workers=(Worker("w1"),)), PROCEDURE.steps)
     row = board.rows["SwapData"]

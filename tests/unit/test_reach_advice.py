@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook import findings
 from runbook.checks import Finding
 from runbook.checks.reach import Reachable
 from runbook.plan import Plan, Ssh
@@ -50,6 +51,19 @@ def test_the_plans_key_and_what_to_type(text: str, words: tuple[str, ...]) -> No
     finding = found(text)
     assert all(word in finding.do for word in words), finding.do
     assert "check" not in finding.saw, "that is what to do, and stands there alone"
+
+
+@pytest.mark.parametrize(
+    "why", ["No route to host", "the name is not known (Name or service not known)", "no answer within 10 s"]
+)
+def test_the_table_says_which_address_or_name(why: str) -> None:
+    finding = found(f"m1 (10.0.1.10:22): {why}; check that the host is up")
+    assert findings.told(findings.grouped([finding]))[0] == f"✗ m1: 10.0.1.10:22: {why}"
+
+
+def test_a_jump_host_is_named_as_it_is() -> None:
+    finding = found("jump host bastion (bastion:22): No route to host; check that the host is up")
+    assert finding.saw == "jump host bastion (bastion:22): No route to host"
 
 
 def test_the_login_is_the_plans_own() -> None:

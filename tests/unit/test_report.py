@@ -171,6 +171,45 @@ def test_attempts_are_told_one_by_one() -> None:
     assert found[1].saw == {"m1": "yes"}
 
 
+def test_what_a_host_that_came_back_was_given_names_it() -> None:
+    """Or the table looks like a second run."""
+    lines = [
+        line("run", 0, epoch=0, **HEADER),
+        step(1, "ACTING"),
+        step(2, "DONE", saw={"m1": "yes", "m2": "yes"}),
+        step(3, "ACTING", joining="m3"),
+        step(5, "DONE", saw={"m3": "yes"}, joining="m3"),
+        step(6, "SKIPPED", "StartEtcd", saw={"m3": "yes"}, joining="m3"),
+    ]
+    past = replay(lines)
+    steps = rows_of(report.markdown(lines, past), "Steps")
+    assert [row[0] for row in steps] == ["SwapData", "SwapData on m3", "StartEtcd on m3"]
+    assert [s["joining"] for s in report.document(lines, past)["steps"]] == ["", "m3", "m3"]
+
+
+def test_a_take_over_is_told_in_words_and_is_an_engines_row() -> None:
+    differs = ["m2: its copy of the journal is 3 lines shorter"]
+    said = {"holder": "eve@desk", "version": "0.2.0", "from": "m1", "owner": "0123456789abcdef"}
+    lines = [
+        line("run", 0, epoch=0, **HEADER),
+        line("engine", 1, command="run", holder="ops@laptop", version="0.1.0"),
+        line("adopted", 9, differs=differs, **said) | {"epoch": 2},
+        line("engine", 12, command="resume", holder="eve@desk", version="0.2.0") | {"epoch": 3},
+    ]
+    text = report.markdown(lines, replay(lines))
+    assert [row[:4] for row in rows_of(text, "Engines")] == [
+        ["1", "run", "ops@laptop", "0.1.0"],
+        ["2", "adopt", "eve@desk", "0.2.0"],
+        ["3", "resume", "eve@desk", "0.2.0"],
+    ]
+    told = [row[2] for row in rows_of(text, "Timeline")]
+    assert "taken over by eve@desk, with the journal of m1, epoch 2" in told
+    assert "m2: its copy of the journal is 3 lines shorter" in told
+    assert "owner" not in text
+    for strange in (line("adopted", 9), line("adopted", 9, differs="x", holder=3)):
+        assert "taken over by" in report.markdown([strange], replay([strange]))
+
+
 def test_commands_that_overlap_count_once() -> None:
     at = datetime.fromisoformat
     attempt = report.Attempt("x", "do", 1, at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:10Z"))
