@@ -172,13 +172,18 @@ def failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def proof(lines: Sequence[Line], plan: Plan | None = None) -> dict[str, Any] | None:
-    """The cross-member proof, where it was seen: when, by which hosts, and what it says; None where it never was."""
+    """The cross-member proof, where it was seen: when, by which hosts, and what it says; None where it never was.
+
+    A host that came back later saw it then, together with the others.
+    """
     seen = [line for line in _all(lines, "step") if line["step"] == PROOF and line["to"] in ("DONE", "SKIPPED")]
-    if not seen:
+    whole = [line for line in seen if "joining" not in line][-1:]
+    if not whole:
         return None
-    hosts = [host for host, saw in (seen[-1].get("saw") or {}).items() if saw == "yes"]
+    later = [line for line in seen if "joining" in line and line["seq"] > whole[0]["seq"]]
+    hosts = [host for line in (*whole, *later) for host, saw in (line.get("saw") or {}).items() if saw == "yes"]
     compacted = [COMPACTED] if plan is None or plan.cluster.mark_compacted else []
-    return {"at": seen[-1]["at"], "hosts": hosts, "says": [*PROVEN, *compacted]}
+    return {"at": whole[0]["at"], "hosts": list(dict.fromkeys(hosts)), "says": [*PROVEN, *compacted]}
 
 
 def remains(past: Replay, plan: Plan | None) -> list[str]:

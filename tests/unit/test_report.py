@@ -248,6 +248,16 @@ def test_the_proof_is_told_only_where_it_was_seen() -> None:
     assert report.COMPACTED in proof["says"]
 
 
+def test_a_host_that_came_back_joins_those_that_saw_the_proof() -> None:
+    seen = [
+        step(1, "DONE", "StartEtcd", saw={"m1": "yes", "m2": "yes"}),
+        step(9, "DONE", "StartEtcd", saw={"m3": "yes"}, joining="m3") | {"seq": 9},
+    ]
+    proof = report.proof(seen)
+    assert proof is not None
+    assert (proof["hosts"], proof["at"]) == (["m1", "m2", "m3"], seen[0]["at"])
+
+
 def test_the_proofs_clauses_are_those_of_the_step() -> None:
     from runbook.procedures.proof import same_data_everywhere
     from runbook.step import Binding, Target
