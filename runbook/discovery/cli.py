@@ -190,7 +190,7 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
         seen = survey(hosts, places, (wanted.node, wanted.path))
     finally:
         hosts.close()
-    found = wanted.on_its_node(local.result(), seen)
+    found = wanted.on_its_node(local.result(), seen, lambda url: _command(words, ssh, url, out))
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
     for text in twice:
         draft.warn("nodes", text)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from runbook.discovery.asks import Written, written
+from runbook.checks.words import on
+from runbook.discovery.asks import Stat, Written, written
 from runbook.discovery.draft import Source
 from runbook.discovery.seen import Seen
-from runbook.errors import UsageError
+from runbook.errors import NOTE, UsageError
 from runbook.planfile.places import snapshot_url
 from runbook.snapshots.bolt import _LEAF_PAGE, Database, NotBolt, _Page
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_once
@@ -53,10 +54,11 @@ class Named:
     path: str = ""
     node: str = ""
 
-    def on_its_node(self, found: Source, seen: Sequence[Seen]) -> Source:
-        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node.
+    def on_its_node(self, found: Source, seen: Sequence[Seen], again: Callable[[str], str]) -> Source:
+        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node, or has it.
 
-        Where none answers, nobody knows what they are called: that they do not is what is wrong then.
+        Where none answers, nobody knows what they are called: that they do not is what is wrong then. ``again``: the
+        same command with another snapshot.
         """
         if not self.node or all(s.silent for s in seen):
             return found
@@ -70,6 +72,7 @@ class Named:
                 true="no host is changed, and no plan was written",
             )
         name = there.name or self.node
+        self._lies_there(there, name, seen, again)
         # `etcdutl snapshot status` does not compare the checksum, and to hash a large file takes longer than init may
         damage = f"{self.path} on {name}: its checksum was not compared: `runbook preview --check` does that"
         if there.snapshot is None:
@@ -77,6 +80,31 @@ class Named:
                 "; nor was its checksum compared: `runbook preview --check` does that"
             )
         return Source(f"host://{name}{self.path}", revision=there.snapshot, damage=damage)
+
+    def _lies_there(self, there: Seen, name: str, seen: Sequence[Seen], again: Callable[[str], str]) -> None:
+        """Raises UsageError where the host says that no file of that name is there; no answer is none."""
+        stat = there.disk.get(self.path)
+        if self.path not in there.disk or (stat and stat.kind == "regular file"):
+            return
+        others = [f"host://{s.name}{b.path}" for s in seen if s.name for b in s.backups][:3]
+        told = f"files that may be snapshots were seen at {', '.join(others)}" if others else "none was seen elsewhere"
+        folder = self.path if stat and stat.kind == "directory" else os.path.dirname(self.path)
+        look = f"{on(there.place, 'ls', '-l', folder)}{NOTE}what is there"
+        raise UsageError(
+            f"--snapshot host://{self.node}{self.path}: {_instead(stat, name, there.place.host)}",
+            true="no host is changed, and no plan was written",
+            means=f"there is nothing to restore at that place; {told}",
+            next=(look, *(f"{again(url)}{NOTE}if it is this one" for url in others)),
+        )
+
+
+def _instead(stat: Stat | None, name: str, host: str) -> str:
+    """What a host has where the snapshot should be."""
+    if stat is None:
+        return f"{name} ({host}) has no such file"
+    if stat.kind == "regular empty file":
+        return f"on {name} it is empty: the backup failed when it was taken"
+    return f"on {name} it is no file but: {stat.kind}"
 
 
 def named(word: str) -> Named:

@@ -155,6 +155,7 @@ def test_without_a_snapshot_the_placeholder_is_valid_and_told(desk: Desk) -> Non
 @pytest.mark.parametrize("node", ["m2", "10.0.1.11"])
 def test_a_snapshot_on_a_host_by_its_member_or_its_address(desk: Desk, node: str) -> None:
     desk.machines[1].dead = 4000
+    desk.machines[1].lies = {"/opt/backup/etcd.db": "0 0 600 root root 483360 regular file"}
     done = desk.init(*ALL, "--snapshot", f"host://{node}/opt/backup/etcd.db")
     plan, _ = planfile.read(done.stdout.encode(), Path("plan.yaml"))
     assert (plan.snapshot.node, str(plan.snapshot.path)) == ("m2", "/opt/backup/etcd.db")
@@ -164,6 +165,34 @@ def test_a_snapshot_on_a_host_by_its_member_or_its_address(desk: Desk, node: str
     desk.machines[1].dead = None
     done = desk.init(*ALL, "--snapshot", f"host://{node}/opt/backup/etcd.db")
     assert "nor was its checksum compared" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stat", "fault", "folder"),
+    [
+        ("-", "m1 (10.0.1.10) has no such file", "/nosuch"),
+        ("0 0 755 root root 4096 directory", "on m1 it is no file but: directory", "/nosuch/x.db"),
+        ("0 0 600 root root 0 regular empty file", "on m1 it is empty: the backup failed when it was", "/nosuch"),
+    ],
+)
+def test_a_snapshot_that_is_not_on_that_host(desk: Desk, stat: str, fault: str, folder: str) -> None:
+    """No plan is written for it: the restore would only say the same, later."""
+    desk.machines[0].lies = {"/nosuch/x.db": stat}
+    desk.machines[1].backups = "1775743200 12582912 /opt/backup/etcd.db\n"
+    done = desk.init(*ALL, "--snapshot", "host://m1/nosuch/x.db", "-o", "plan.yaml", code=2)
+    assert f"--snapshot host://m1/nosuch/x.db: {fault}" in done.stderr
+    assert "What is true:  no host is changed, and no plan was written" in done.stderr
+    assert "files that may be snapshots were seen at host://m2/opt/backup/etcd.db" in done.stderr
+    login = f"-i {desk.key} -o UserKnownHostsFile={desk.known}"
+    assert f"Type next:     ssh {login} root@10.0.1.10 ls -l {folder}   " in done.stderr
+    assert "--snapshot host://m2/opt/backup/etcd.db -o plan.yaml" in done.stderr
+    assert not desk.out.exists()
+
+
+def test_a_host_that_cannot_say_whether_the_snapshot_is_there(desk: Desk) -> None:
+    desk.machines[0].lies = {"/mnt/x.db": "stat: Killed"}
+    done = desk.init(*ALL, "--snapshot", "host://m1/mnt/x.db")
+    assert "its revision was not asked, or not told" in done.stderr
 
 
 def test_a_raw_database_is_written_and_told(desk: Desk) -> None:
