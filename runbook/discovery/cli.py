@@ -31,6 +31,7 @@ class Made:
     text: str
     document: dict[str, Any]
     draft: Draft
+    preview: str
     run: str
     again: str
     warnings: tuple[str, ...]
@@ -93,7 +94,7 @@ def _told(made: Made, out: Path | None) -> str:
     counts = ((len(made.draft.nodes), "node"), (len(made.draft.workers), "worker"))
     kinds = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
     head = f"{out or 'the plan'}: {', '.join(kinds)}; written from what was read there just now"
-    next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing", made.run]
+    next_ = [f"{made.preview}{NOTE}every check, every command; changes nothing", made.run]
     if made.draft.missing:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
@@ -212,7 +213,7 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     import yaml
 
     from runbook import __version__, planfile
-    from runbook.discovery.draft import run_command
+    from runbook.discovery.draft import preview_command, run_command
     from runbook.discovery.writer import render
     from runbook.tables import visible
 
@@ -233,7 +234,8 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
+    typed = preview_command(draft, seen, name), run_command(draft, seen, name)
+    return Made(text, yaml.safe_load(text), draft, *typed, again, warnings)
 
 
 def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> str:

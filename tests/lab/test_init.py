@@ -58,7 +58,8 @@ def test_a_dead_lab_with_a_host_that_is_off(desk: Desk) -> None:
     assert [(n.name, n.host) for n in plan.nodes] == [(h.name, h.ip) for h in (m1, m2, m3)]
     assert plan.workers == ()
     assert f"warning: {m3.name} ({m3.ip}) did not answer" in done.stderr
-    assert f"--without {m3.name}" in done.stdout
+    assert f"runbook preview --check {desk.plan} --without {m3.name}" in done.stdout
+    assert f"runbook run {desk.plan} --without {m3.name}" in done.stdout
     text = desk.plan.read_text()
     assert "etcd does not answer (connection refused)" in text
     assert "no API server answered" in text

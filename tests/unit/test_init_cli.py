@@ -133,9 +133,11 @@ def test_a_dead_host_may_be_left_out(desk: Desk) -> None:
     for m in desk.machines:
         m.living = ("m1", "m2")
     done = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml")
+    assert "Type next:     runbook preview --check plan.yaml --without m3   # every check" in done.stdout
     assert "runbook run plan.yaml --without m3" in done.stdout
     assert "warning: m3 (10.0.1.12) did not answer: no answer within 10 s" in done.stderr
     assert [n.name for n in planfile.load(desk.out).nodes] == ["m1", "m2", "m3"]
+    assert "#   runbook preview --check plan.yaml --without m3\n" in desk.out.read_text()
     assert "#   runbook run plan.yaml --without m3" in desk.out.read_text()
     desk.machines[1].up = False
     told = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml", "--force").stdout
