@@ -170,7 +170,7 @@ def _tcp(connection: Any, address: Address, until: float) -> socket.socket:
         sock = socket.create_connection((connection.host, connection.port), timeout=_left(until))
     except socket.gaierror as error:
         raise Unreachable(
-            f"{address.label}: the name is not known ({error.strerror}); check `host` in the plan, and the name "
+            f"{address.label}: the name is not known ({error.strerror}); check {address.named_by}, and the name "
             f"service or /etc/hosts here",
         ) from error
     except TimeoutError as error:
