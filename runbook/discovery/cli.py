@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,7 @@ def _write(out: Path, text: str, force: bool) -> None:
 
 def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -> Ssh:
     """The login of the command line. Raises UsageError for a file that cannot be read."""
+    from runbook.discovery.snapshots import listing
     from runbook.plan import Ssh
     from runbook.planfile.places import jump as jump_fault
 
@@ -149,9 +150,18 @@ def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -
             try:
                 path.expanduser().open("rb").close()
             except OSError as error:
-                raise UsageError(f"{option} {path}: {error.strerror}", true=NOTHING) from error
+                means = "no host can be asked without that file"
+                look = listing(str(path.expanduser().absolute().parent))
+                raise UsageError(
+                    f"{option} {path}: {error.strerror}", true=NOTHING, means=means, next=(look,)
+                ) from error
     if fault := jump_fault(jump):
-        raise UsageError(f"--jump {jump!r} {fault}; it should be [user@]host[:port]", true=NOTHING)
+        raise UsageError(
+            f"--jump {jump!r} {fault}; it should be [user@]host[:port]",
+            true=NOTHING,
+            means="the hosts are reached through one jump host, or through what ~/.ssh/config says of them",
+            next=(f"runbook init --help{NOTE}then once more, with the jump host as it should be",),
+        )
     ssh = Ssh(identity_file=identity_file and identity_file.expanduser().absolute(), jump=jump or None)
     return replace(ssh, known_hosts_file=known_hosts_file.expanduser().absolute()) if known_hosts_file else ssh
 
@@ -171,8 +181,11 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
     from runbook.step import Binding, Target
     from runbook.transport import Claim
 
-    wanted = named(snapshot)
-    places, twice = _places(words, ssh)
+    def again(url: str) -> str:
+        return _command(words, ssh, url, out)
+
+    places, twice = _places(words, ssh, lambda hosts: _command(hosts, ssh, snapshot, out))
+    wanted = named(snapshot, again)
     plan = Plan("init", Snapshot("", Path("/")), tuple(places))
     enter_lab(plan)
     places = [_ported(p) for p in places]
@@ -191,7 +204,7 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
         seen = survey(hosts, places, (wanted.node, wanted.path))
     finally:
         hosts.close()
-    found = wanted.on_its_node(local.result(), seen, lambda url: _command(words, ssh, url, out))
+    found = wanted.on_its_node(local.result(), seen, again)
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
     for text in twice:
         draft.warn("nodes", text)
@@ -254,19 +267,19 @@ def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) ->
     return f"{command(words, options)}{' --force' if out else ''}"
 
 
-def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
-    """The hosts of the command line, each once, and what to say of those that stand there twice. Raises UsageError."""
+def _places(words: Sequence[str], ssh: Ssh, again: Callable[[Sequence[str]], str]) -> tuple[list[Node], list[str]]:
+    """The hosts of the command line, each once, and what to say of those that stand there twice. Raises UsageError.
+
+    ``again``: the same command with other hosts.
+    """
     from runbook.planfile.charset import USER
     from runbook.planfile.places import host, host_key
-    from runbook.takeover import targets_of
 
     found: dict[tuple[str, int], Node] = {}
     warnings = []
-    for word, target in zip(words, targets_of(words, ssh), strict=True):
-        place = target.node
-        fault = host(place.host) or USER(place.ssh.user)
-        if fault:
-            raise UsageError(f"--host {word!r} {fault}; it should be [user@]HOST[:PORT]", true=NOTHING)
+    for word, place in [(w, _place(w, words, ssh, again)) for w in words]:
+        if fault := host(place.host) or USER(place.ssh.user):
+            raise _bad_host(f"--host {word!r} {fault}; it should be [user@]HOST[:PORT]", word, words, again)
         key = (host_key(place.host), place.ssh.port)
         if key in found:
             warnings.append(f"--host {word} stands there twice: it is asked once")
@@ -276,6 +289,30 @@ def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
         p if names.count(host_key(p.host)) == 1 else replace(p, name=f"{p.host}:{p.ssh.port}") for p in found.values()
     ]
     return alone, warnings
+
+
+def _place(word: str, words: Sequence[str], ssh: Ssh, again: Callable[[Sequence[str]], str]) -> Node:
+    """One host of the command line. Raises UsageError."""
+    from runbook.takeover import targets_of
+
+    if "," in word:
+        raise _bad_host(f"--host {word!r} names more than one host", word, words, again)
+    try:
+        return targets_of([word], ssh)[0].node
+    except UsageError as error:
+        raise _bad_host(error.message, word, words, again) from None
+
+
+def _bad_host(message: str, word: str, words: Sequence[str], again: Callable[[Sequence[str]], str]) -> UsageError:
+    """What is wrong with a ``--host``, and the command with that one mended, as far as it can be told."""
+    several = [part.strip() for part in word.split(",") if part.strip()] if "," in word else []
+    user = several[0].rpartition("@")[0] if several else ""
+    better = [part if "@" in part or not user else f"{user}@{part}" for part in several] or ["HOST"]
+    hosts = [h for w in words for h in (better if w == word else [w])]
+    note = "" if several else f"{NOTE}with HOST as it should be"
+    return UsageError(
+        message, true=NOTHING, means="every host has a --host of its own", next=(f"{again(hosts)}{note}",)
+    )
 
 
 def _ported(place: Node) -> Node:

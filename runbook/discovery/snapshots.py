@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,10 +67,13 @@ class Named:
         if there is None:
             names = ", ".join(s.name or s.word for s in seen if not s.silent)
             silent = ", ".join(s.word for s in seen if s.silent)
+            urls = [(s, f"host://{s.name or s.word}{self.path}") for s in seen if not s.silent]
             raise UsageError(
                 f"--snapshot host://{self.node}{self.path}: {self.node} is none of the hosts: {names}"
                 f"{f'; not known are the names of {silent}: no answer' if silent else ''}",
                 true="no host is changed, and no plan was written",
+                means="after host:// stands the member's name, or the host as --host names it",
+                next=tuple(f"{again(url)}{NOTE}if it lies on {s.name or s.word}" for s, url in urls),
             )
         name = there.name or self.node
         self._lies_there(there, name, seen, again)
@@ -107,28 +111,44 @@ def _instead(stat: Stat | None, name: str, host: str) -> str:
     return f"on {name} it is no file but: {stat.kind}"
 
 
-def named(word: str) -> Named:
-    """What ``--snapshot`` means. Raises UsageError for what no plan could hold, or a file that is not there."""
+def named(word: str, again: Callable[[str], str]) -> Named:
+    """What ``--snapshot`` means. Raises UsageError for what no plan could hold, or a file that is not there.
+
+    ``again``: the same command with another snapshot.
+    """
     if not word:
         return Named()
+    other = f"{again('FILE')}{NOTE}with FILE as it should be"
     if on := re.fullmatch(r"host://([^/]+)(/.*)", word):
         if fault := snapshot_url(word):
-            raise _usage(word, fault)
+            raise _usage(word, fault, "a plan cannot hold that name", other)
         return Named(on[2], on[1])
     path = unquote(word.removeprefix("file://")) if word.startswith("file://") else word
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-        raise _usage(word, snapshot_url(word) or "is no file here")
+        fault = snapshot_url(word) or "is no file here"
+        raise _usage(word, fault, "runbook reads a file of this machine, or of a node's disk, and no other", other)
     full = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(full):
+        raise _usage(word, "is a directory", "one file is restored, and which one is yours to say", listing(full))
     if not os.path.isfile(full):
-        raise _usage(word, "is a directory" if os.path.isdir(full) else "is not there")
+        means = "on this machine there is no file of that name, and no host was asked for it"
+        raise _usage(word, "is not there", means, listing(os.path.dirname(full)))
     if fault := snapshot_url(f"file://{quote(full)}"):
-        raise _usage(word, fault)
+        raise _usage(word, fault, "a plan cannot hold that name", listing(os.path.dirname(full)))
     return Named(full)
 
 
-def _usage(word: str, fault: str) -> UsageError:
+def listing(folder: str) -> str:
+    """The command that shows what is in a directory of this machine, or in the nearest one above it that is there."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return f"ls -l {shlex.quote(folder)}{NOTE}what is there"
+
+
+def _usage(word: str, fault: str, means: str, next_: str) -> UsageError:
     how = "name a file of this machine, or host://NODE/path on a node's disk"
-    return UsageError(f"--snapshot {word}: it {fault}; {how}", true="nothing was connected to, and nothing was written")
+    true = "nothing was connected to, and nothing was written"
+    return UsageError(f"--snapshot {word}: it {fault}; {how}", true=true, means=means, next=(next_,))
 
 
 def source(wanted: Named) -> Source:

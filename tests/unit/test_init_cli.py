@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from runbook import hosts as real_hosts
 from runbook import planfile
 from runbook.cli import cli
+from runbook.errors import bare
 from runbook.step import Target
 from runbook.transport import Claim
 from tests.unit.checks_world import DB
@@ -277,6 +278,34 @@ def test_bad_usage(desk: Desk, args: list[str], told: str) -> None:
     done = CliRunner().invoke(cli, ["init", *args, *files])
     assert done.exit_code == 2, done.output
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "next_"),
+    [
+        ([*ALL, "--snapshot", "none.db"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "no/such/none.db"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "{home}"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "s3://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
+        ([*ALL, "--snapshot", "ftp://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
+        ([*ALL, "--identity-file", "no/key"], "ls -l {home}"),
+        (["--host", "root@10.0.1.10,10.0.1.11,root@10.0.1.12"], "runbook init {all} --identity-file {home}/key"),
+        ([*ALL[:2], "--host", "root@"], "runbook init --host root@10.0.1.10 --host HOST --identity-file {home}/key"),
+        ([*ALL, "--jump", "a,b"], "runbook init --help"),
+        (
+            [*ALL, "--snapshot", "host://m9/x.db"],
+            "runbook init {all} --identity-file {home}/key --snapshot host://m1/x.db",
+        ),
+    ],
+)
+def test_bad_usage_ends_with_what_it_means_and_what_to_type(desk: Desk, args: list[str], next_: str) -> None:
+    files = [] if "--identity-file" in args else ["--identity-file", str(desk.key)]
+    words = [w.replace("{home}", str(desk.home)) for w in args]
+    told = CliRunner().invoke(cli, ["init", *words, *files]).stderr
+    assert "\nWhat is true:  no" in told
+    assert "\nWhat it means: " in told
+    typed = bare(told.partition("\nType next:     ")[2].splitlines()[0]).rstrip()
+    assert typed == next_.format(home=desk.home, all=" ".join(ALL))
 
 
 def test_a_snapshot_that_is_damaged_is_refused(desk: Desk) -> None:
