@@ -15,7 +15,7 @@ import click
 from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing, command
 
 if TYPE_CHECKING:
-    from runbook.discovery.draft import Draft
+    from runbook.discovery.draft import Draft, Source
     from runbook.discovery.seen import Seen
     from runbook.plan import Node, Ssh
 
@@ -155,6 +155,8 @@ def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -
                 raise UsageError(
                     f"{option} {path}: {error.strerror}", true=NOTHING, means=means, next=(look,)
                 ) from error
+    if identity_file:
+        _refuse_no_key(identity_file)
     if fault := jump_fault(jump):
         raise UsageError(
             f"--jump {jump!r} {fault}; it should be [user@]host[:port]",
@@ -166,13 +168,28 @@ def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -
     return replace(ssh, known_hosts_file=known_hosts_file.expanduser().absolute()) if known_hosts_file else ssh
 
 
+def _refuse_no_key(path: Path) -> None:
+    """Raises UsageError for a file that cannot log in anywhere. Of a public key an agent may have the other half."""
+    from runbook.discovery.snapshots import listing
+    from runbook.hosts.keys import is_private_key
+
+    full = path.expanduser().absolute()
+    if is_private_key(full) or (full.suffix == ".pub" and "SSH_AUTH_SOCK" in os.environ):
+        return
+    raise UsageError(
+        f"--identity-file {path}: it is no private key (one has a line -----BEGIN … PRIVATE KEY-----)",
+        true=NOTHING,
+        means="no login was tried with it, and none can be",
+        next=(listing(str(full.parent)),),
+    )
+
+
 def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Made:
     """Ask, judge, write, and read what was written. Raises UsageError, Refused, Held."""
     from concurrent.futures import Future
     from threading import Thread
 
     from runbook.connecting import enter_lab
-    from runbook.discovery.draft import Source
     from runbook.discovery.judge import judge
     from runbook.discovery.seen import survey
     from runbook.discovery.snapshots import named, source
@@ -208,15 +225,19 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
     for text in twice:
         draft.warn("nodes", text)
+    _mind_snapshot(draft, found, seen)
+    return _read_back(draft, seen, words, snapshot, out)
+
+
+def _mind_snapshot(draft: Draft, found: Source, seen: Sequence[Seen]) -> None:
+    """Warn of what is known of the snapshot, or of there being none."""
     if found.damage:
         draft.warn("snapshot", found.damage)
     elif not found.url:
-        newest = max(((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups), default=(0, ""))[
-            1
-        ]
+        lying = ((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups)
+        newest = max(lying, default=(0, ""))[1]
         perhaps = f"; the newest file seen on a host: --snapshot {newest}" if newest else ""
         draft.warn("no snapshot", f"no --snapshot was given: spec.snapshot.from is only a placeholder{perhaps}")
-    return _read_back(draft, seen, words, snapshot, out)
 
 
 def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapshot: str, out: Path | None) -> Made:

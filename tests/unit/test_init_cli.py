@@ -34,7 +34,7 @@ class Desk:
         self.machines = cluster()
         self.asked: list[Target] = []
         self.key, self.known, self.out = home / "key", home / "known_hosts", home / "plan.yaml"
-        self.key.touch()
+        self.key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         self.known.touch()
         shutil.copy(DB, home / "etcd.db")
         (home / "etcd.db").chmod(0o600)
@@ -269,11 +269,15 @@ def test_a_manifest_that_lies_aside_is_put_back_by_the_next_command(desk: Desk) 
         ([*ALL, "-o", "."], "this is a directory"),
         ([*ALL, "-o", "no/plan.yaml"], "there is no directory"),
         ([*ALL, "--identity-file", "nothing"], "--identity-file nothing: No such file"),
+        ([*ALL, "--identity-file", "etcd.db"], "--identity-file etcd.db: it is no private key"),
+        ([*ALL, "--identity-file", "key.pub"], "--identity-file key.pub: it is no private key"),
         ([], "Missing option '--host'"),
     ],
 )
-def test_bad_usage(desk: Desk, args: list[str], told: str) -> None:
+def test_bad_usage(desk: Desk, args: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (desk.home / "etcd.db.part").touch()
+    (desk.home / "key.pub").write_text("ssh-ed25519 AAAA ann")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     files = [] if "--identity-file" in args else ["--identity-file", str(desk.key)]
     done = CliRunner().invoke(cli, ["init", *args, *files])
     assert done.exit_code == 2, done.output
@@ -289,6 +293,7 @@ def test_bad_usage(desk: Desk, args: list[str], told: str) -> None:
         ([*ALL, "--snapshot", "s3://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
         ([*ALL, "--snapshot", "ftp://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
         ([*ALL, "--identity-file", "no/key"], "ls -l {home}"),
+        ([*ALL, "--identity-file", "etcd.db"], "ls -l {home}"),
         (["--host", "root@10.0.1.10,10.0.1.11,root@10.0.1.12"], "runbook init {all} --identity-file {home}/key"),
         ([*ALL[:2], "--host", "root@"], "runbook init --host root@10.0.1.10 --host HOST --identity-file {home}/key"),
         ([*ALL, "--jump", "a,b"], "runbook init --help"),
@@ -306,6 +311,13 @@ def test_bad_usage_ends_with_what_it_means_and_what_to_type(desk: Desk, args: li
     assert "\nWhat it means: " in told
     typed = bare(told.partition("\nType next:     ")[2].splitlines()[0]).rstrip()
     assert typed == next_.format(home=desk.home, all=" ".join(ALL))
+
+
+def test_a_public_key_may_have_its_other_half_in_an_agent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    desk.key = desk.home / "key.pub"
+    desk.key.write_text("ssh-ed25519 AAAA ann")
+    desk.init(*ALL, "--snapshot", "etcd.db")
 
 
 def test_a_snapshot_that_is_damaged_is_refused(desk: Desk) -> None:
