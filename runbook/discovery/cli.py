@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import click
 from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing, command
 
 if TYPE_CHECKING:
-    from runbook.discovery.draft import Draft
+    from runbook.discovery.draft import Draft, Source
     from runbook.discovery.seen import Seen
     from runbook.plan import Node, Ssh
 
@@ -31,6 +31,7 @@ class Made:
     text: str
     document: dict[str, Any]
     draft: Draft
+    preview: str
     run: str
     again: str
     warnings: tuple[str, ...]
@@ -93,7 +94,7 @@ def _told(made: Made, out: Path | None) -> str:
     counts = ((len(made.draft.nodes), "node"), (len(made.draft.workers), "worker"))
     kinds = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
     head = f"{out or 'the plan'}: {', '.join(kinds)}; written from what was read there just now"
-    next_ = [f"runbook preview --check {file}{NOTE}every check, every command; changes nothing", made.run]
+    next_ = [f"{made.preview}{NOTE}every check, every command; changes nothing", made.run]
     if made.draft.missing:
         next_.insert(0, f"{made.again}{NOTE}with the members that are missing here")
     if not made.draft.source.url:
@@ -140,6 +141,7 @@ def _write(out: Path, text: str, force: bool) -> None:
 
 def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -> Ssh:
     """The login of the command line. Raises UsageError for a file that cannot be read."""
+    from runbook.discovery.snapshots import listing
     from runbook.plan import Ssh
     from runbook.planfile.places import jump as jump_fault
 
@@ -148,11 +150,38 @@ def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -
             try:
                 path.expanduser().open("rb").close()
             except OSError as error:
-                raise UsageError(f"{option} {path}: {error.strerror}", true=NOTHING) from error
+                means = "no host can be asked without that file"
+                look = listing(str(path.expanduser().absolute().parent))
+                raise UsageError(
+                    f"{option} {path}: {error.strerror}", true=NOTHING, means=means, next=(look,)
+                ) from error
+    if identity_file:
+        _refuse_no_key(identity_file)
     if fault := jump_fault(jump):
-        raise UsageError(f"--jump {jump!r} {fault}; it should be [user@]host[:port]", true=NOTHING)
+        raise UsageError(
+            f"--jump {jump!r} {fault}; it should be [user@]host[:port]",
+            true=NOTHING,
+            means="the hosts are reached through one jump host, or through what ~/.ssh/config says of them",
+            next=(f"runbook init --help{NOTE}then once more, with the jump host as it should be",),
+        )
     ssh = Ssh(identity_file=identity_file and identity_file.expanduser().absolute(), jump=jump or None)
     return replace(ssh, known_hosts_file=known_hosts_file.expanduser().absolute()) if known_hosts_file else ssh
+
+
+def _refuse_no_key(path: Path) -> None:
+    """Raises UsageError for a file that cannot log in anywhere. Of a public key an agent may have the other half."""
+    from runbook.discovery.snapshots import listing
+    from runbook.hosts.keys import is_private_key
+
+    full = path.expanduser().absolute()
+    if is_private_key(full) or (full.suffix == ".pub" and "SSH_AUTH_SOCK" in os.environ):
+        return
+    raise UsageError(
+        f"--identity-file {path}: it is no private key (one has a line -----BEGIN … PRIVATE KEY-----)",
+        true=NOTHING,
+        means="no login was tried with it, and none can be",
+        next=(listing(str(full.parent)),),
+    )
 
 
 def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Made:
@@ -161,7 +190,6 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
     from threading import Thread
 
     from runbook.connecting import enter_lab
-    from runbook.discovery.draft import Source
     from runbook.discovery.judge import judge
     from runbook.discovery.seen import survey
     from runbook.discovery.snapshots import named, source
@@ -170,8 +198,11 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
     from runbook.step import Binding, Target
     from runbook.transport import Claim
 
-    wanted = named(snapshot)
-    places, twice = _places(words, ssh)
+    def again(url: str) -> str:
+        return _command(words, ssh, url, out)
+
+    places, twice = _places(words, ssh, lambda hosts: _command(hosts, ssh, snapshot, out))
+    wanted = named(snapshot, again)
     plan = Plan("init", Snapshot("", Path("/")), tuple(places))
     enter_lab(plan)
     places = [_ported(p) for p in places]
@@ -190,19 +221,23 @@ def _make(words: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> Ma
         seen = survey(hosts, places, (wanted.node, wanted.path))
     finally:
         hosts.close()
-    found = wanted.on_its_node(local.result(), seen)
+    found = wanted.on_its_node(local.result(), seen, again)
     draft = judge(seen, found, _resolved(seen), _known(seen, ssh))
     for text in twice:
         draft.warn("nodes", text)
+    _mind_snapshot(draft, found, seen)
+    return _read_back(draft, seen, words, snapshot, out)
+
+
+def _mind_snapshot(draft: Draft, found: Source, seen: Sequence[Seen]) -> None:
+    """Warn of what is known of the snapshot, or of there being none."""
     if found.damage:
         draft.warn("snapshot", found.damage)
     elif not found.url:
-        newest = max(((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups), default=(0, ""))[
-            1
-        ]
+        lying = ((b.at, f"host://{s.name}{b.path}") for s in seen if s.name for b in s.backups)
+        newest = max(lying, default=(0, ""))[1]
         perhaps = f"; the newest file seen on a host: --snapshot {newest}" if newest else ""
         draft.warn("no snapshot", f"no --snapshot was given: spec.snapshot.from is only a placeholder{perhaps}")
-    return _read_back(draft, seen, words, snapshot, out)
 
 
 def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapshot: str, out: Path | None) -> Made:
@@ -212,7 +247,7 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     import yaml
 
     from runbook import __version__, planfile
-    from runbook.discovery.draft import run_command
+    from runbook.discovery.draft import preview_command, run_command
     from runbook.discovery.writer import render
     from runbook.tables import visible
 
@@ -233,7 +268,8 @@ def _read_back(draft: Draft, seen: Sequence[Seen], words: Sequence[str], snapsho
     if plan.nodes != tuple(draft.nodes) and [n.name for n in plan.nodes] != [n.name for n in draft.nodes]:
         raise RunbookError("the plan reads otherwise than it was meant: this is a fault of runbook; please report it")
     warnings = (*draft.warnings, *(f"{p.path}: {p.message}" for p in problems))
-    return Made(text, yaml.safe_load(text), draft, run_command(draft, seen, name), again, warnings)
+    typed = preview_command(draft, seen, name), run_command(draft, seen, name)
+    return Made(text, yaml.safe_load(text), draft, *typed, again, warnings)
 
 
 def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) -> str:
@@ -252,19 +288,19 @@ def _command(hosts: Sequence[str], ssh: Ssh, snapshot: str, out: Path | None) ->
     return f"{command(words, options)}{' --force' if out else ''}"
 
 
-def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
-    """The hosts of the command line, each once, and what to say of those that stand there twice. Raises UsageError."""
+def _places(words: Sequence[str], ssh: Ssh, again: Callable[[Sequence[str]], str]) -> tuple[list[Node], list[str]]:
+    """The hosts of the command line, each once, and what to say of those that stand there twice. Raises UsageError.
+
+    ``again``: the same command with other hosts.
+    """
     from runbook.planfile.charset import USER
     from runbook.planfile.places import host, host_key
-    from runbook.takeover import targets_of
 
     found: dict[tuple[str, int], Node] = {}
     warnings = []
-    for word, target in zip(words, targets_of(words, ssh), strict=True):
-        place = target.node
-        fault = host(place.host) or USER(place.ssh.user)
-        if fault:
-            raise UsageError(f"--host {word!r} {fault}; it should be [user@]HOST[:PORT]", true=NOTHING)
+    for word, place in [(w, _place(w, words, ssh, again)) for w in words]:
+        if fault := host(place.host) or USER(place.ssh.user):
+            raise _bad_host(f"--host {word!r} {fault}; it should be [user@]HOST[:PORT]", word, words, again)
         key = (host_key(place.host), place.ssh.port)
         if key in found:
             warnings.append(f"--host {word} stands there twice: it is asked once")
@@ -274,6 +310,30 @@ def _places(words: Sequence[str], ssh: Ssh) -> tuple[list[Node], list[str]]:
         p if names.count(host_key(p.host)) == 1 else replace(p, name=f"{p.host}:{p.ssh.port}") for p in found.values()
     ]
     return alone, warnings
+
+
+def _place(word: str, words: Sequence[str], ssh: Ssh, again: Callable[[Sequence[str]], str]) -> Node:
+    """One host of the command line. Raises UsageError."""
+    from runbook.takeover import targets_of
+
+    if "," in word:
+        raise _bad_host(f"--host {word!r} names more than one host", word, words, again)
+    try:
+        return targets_of([word], ssh)[0].node
+    except UsageError as error:
+        raise _bad_host(error.message, word, words, again) from None
+
+
+def _bad_host(message: str, word: str, words: Sequence[str], again: Callable[[Sequence[str]], str]) -> UsageError:
+    """What is wrong with a ``--host``, and the command with that one mended, as far as it can be told."""
+    several = [part.strip() for part in word.split(",") if part.strip()] if "," in word else []
+    user = several[0].rpartition("@")[0] if several else ""
+    better = [part if "@" in part or not user else f"{user}@{part}" for part in several] or ["HOST"]
+    hosts = [h for w in words for h in (better if w == word else [w])]
+    note = "" if several else f"{NOTE}with HOST as it should be"
+    return UsageError(
+        message, true=NOTHING, means="every host has a --host of its own", next=(f"{again(hosts)}{note}",)
+    )
 
 
 def _ported(place: Node) -> Node:

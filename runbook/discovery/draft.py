@@ -111,11 +111,24 @@ def one_each(seen: Sequence[Seen], draft: Draft) -> list[Seen]:
 
 def run_command(draft: Draft, seen: Sequence[Seen], file: str) -> str:
     """What carries the plan out: without the hosts that did not answer, where a run can go on without them."""
+    spare = _spare(draft, seen)
+    return f"runbook run {file}{_without(spare)}" + (f"{NOTE}where {listed(spare)} stays dead" if spare else "")
+
+
+def preview_command(draft: Draft, seen: Sequence[Seen], file: str) -> str:
+    """What checks the plan: as it would be run, for a check of a dead host cannot pass."""
+    return f"runbook preview --check {file}{_without(_spare(draft, seen))}"
+
+
+def _spare(draft: Draft, seen: Sequence[Seen]) -> list[str]:
+    """The nodes that did not answer, where they are a minority."""
     silent = {s.place.host for s in seen if s.silent}
     dead = [n.name for n in draft.nodes if n.host in silent]
-    spare = dead if len(dead) <= (len(draft.nodes) - 1) // 2 else []
-    words = f"runbook run {file}{''.join(f' --without {name}' for name in spare)}"
-    return words + (f"{NOTE}where {listed(spare)} stays dead" if spare else "")
+    return dead if len(dead) <= (len(draft.nodes) - 1) // 2 else []
+
+
+def _without(names: Sequence[str]) -> str:
+    return "".join(f" --without {name}" for name in names)
 
 
 def members_of(seen: Sequence[Seen], source: Source) -> list[Known]:

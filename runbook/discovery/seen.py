@@ -46,6 +46,7 @@ class Seen:
     ``place`` is where it is reached, under the word of the command line. ``etcd_said`` and ``api_said`` are why its
     member and its API server did not answer, ``members_said`` why the member did not list the cluster. ``dead`` is the
     last revision in the data of a member that does not run, a lower bound; ``written`` the members that its data names.
+    ``disk``: what lies at each path that was asked for, the snapshot's too.
     """
 
     place: Node
@@ -181,7 +182,7 @@ def survey(hosts: Hosts, places: Sequence[Node], snapshot: tuple[str, str] = (""
     questions = round_three(seen, targets, snapshot)
     got = hosts.ask({word: list(named.values()) for word, named in questions.items()}) if questions else {}
     answers = {word: dict(zip(questions[word], results, strict=True)) for word, results in got.items()}
-    return tuple(third(s, answers.get(s.word, {})) for s in seen)
+    return tuple(third(s, answers.get(s.word, {}), snapshot[1]) for s in seen)
 
 
 def first(place: Node, results: Sequence[Result]) -> Seen:
@@ -277,14 +278,16 @@ def round_three(
         if s.nodes and "kubeadm" not in once:
             once.add("kubeadm")
             mine["kubeadm"] = asks.kubeadm_config(n)
-        if etcdutl and snapshot[1] and snapshot[0] in (s.word, s.name):
-            mine["snapshot"] = asks.snapshot_status(etcdutl, snapshot[1], 30)
+        if snapshot[1] and snapshot[0] in (s.word, s.name):
+            mine["lies"] = script(asks.STAT, snapshot[1], timeout=asks.QUICK)
+            if etcdutl:
+                mine["snapshot"] = asks.snapshot_status(etcdutl, snapshot[1], 30)
         mine["backups"] = script(asks.BACKUPS, *asks.DIRECTORIES, timeout=asks.QUICK)  # last: a dead mount may hang
     return found
 
 
-def third(seen: Seen, answers: Mapping[str, Result]) -> Seen:
-    """With what the third round says of a host."""
+def third(seen: Seen, answers: Mapping[str, Result], snapshot: str = "") -> Seen:
+    """With what the third round says of a host; ``snapshot`` is the path that it was asked for, if any."""
     if listed := answers.get("members"):
         try:
             members = parse.member_list(listed.out) if listed.ok else None
@@ -298,6 +301,8 @@ def third(seen: Seen, answers: Mapping[str, Result]) -> Seen:
         seen = replace(seen, dead=asks.revision(dead))
     if named := answers.get("written"):
         seen = replace(seen, written=tuple(w for line in named.out.splitlines() if (w := asks.written(line))))
+    if lies := answers.get("lies"):
+        seen = replace(seen, disk={**seen.disk, **asks.stats((snapshot,), lies)})
     if there := answers.get("snapshot"):
         seen = replace(seen, snapshot=asks.revision(there))
     if config := answers.get("kubeadm"):

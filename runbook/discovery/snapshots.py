@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from runbook.discovery.asks import Written, written
+from runbook.checks.words import on
+from runbook.discovery.asks import Stat, Written, written
 from runbook.discovery.draft import Source
 from runbook.discovery.seen import Seen
-from runbook.errors import UsageError
+from runbook.errors import NOTE, UsageError
 from runbook.planfile.places import snapshot_url
 from runbook.snapshots.bolt import _LEAF_PAGE, Database, NotBolt, _Page
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_once
@@ -53,10 +55,11 @@ class Named:
     path: str = ""
     node: str = ""
 
-    def on_its_node(self, found: Source, seen: Sequence[Seen]) -> Source:
-        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node.
+    def on_its_node(self, found: Source, seen: Sequence[Seen], again: Callable[[str], str]) -> Source:
+        """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node, or has it.
 
-        Where none answers, nobody knows what they are called: that they do not is what is wrong then.
+        Where none answers, nobody knows what they are called: that they do not is what is wrong then. ``again``: the
+        same command with another snapshot.
         """
         if not self.node or all(s.silent for s in seen):
             return found
@@ -64,12 +67,16 @@ class Named:
         if there is None:
             names = ", ".join(s.name or s.word for s in seen if not s.silent)
             silent = ", ".join(s.word for s in seen if s.silent)
+            urls = [(s, f"host://{s.name or s.word}{self.path}") for s in seen if not s.silent]
             raise UsageError(
                 f"--snapshot host://{self.node}{self.path}: {self.node} is none of the hosts: {names}"
                 f"{f'; not known are the names of {silent}: no answer' if silent else ''}",
                 true="no host is changed, and no plan was written",
+                means="after host:// stands the member's name, or the host as --host names it",
+                next=tuple(f"{again(url)}{NOTE}if it lies on {s.name or s.word}" for s, url in urls),
             )
         name = there.name or self.node
+        self._lies_there(there, name, seen, again)
         # `etcdutl snapshot status` does not compare the checksum, and to hash a large file takes longer than init may
         damage = f"{self.path} on {name}: its checksum was not compared: `runbook preview --check` does that"
         if there.snapshot is None:
@@ -78,29 +85,70 @@ class Named:
             )
         return Source(f"host://{name}{self.path}", revision=there.snapshot, damage=damage)
 
+    def _lies_there(self, there: Seen, name: str, seen: Sequence[Seen], again: Callable[[str], str]) -> None:
+        """Raises UsageError where the host says that no file of that name is there; no answer is none."""
+        stat = there.disk.get(self.path)
+        if self.path not in there.disk or (stat and stat.kind == "regular file"):
+            return
+        others = [f"host://{s.name}{b.path}" for s in seen if s.name for b in s.backups][:3]
+        told = f"files that may be snapshots were seen at {', '.join(others)}" if others else "none was seen elsewhere"
+        folder = self.path if stat and stat.kind == "directory" else os.path.dirname(self.path)
+        look = f"{on(there.place, 'ls', '-l', folder)}{NOTE}what is there"
+        raise UsageError(
+            f"--snapshot host://{self.node}{self.path}: {_instead(stat, name, there.place.host)}",
+            true="no host is changed, and no plan was written",
+            means=f"there is nothing to restore at that place; {told}",
+            next=(look, *(f"{again(url)}{NOTE}if it is this one" for url in others)),
+        )
 
-def named(word: str) -> Named:
-    """What ``--snapshot`` means. Raises UsageError for what no plan could hold, or a file that is not there."""
+
+def _instead(stat: Stat | None, name: str, host: str) -> str:
+    """What a host has where the snapshot should be."""
+    if stat is None:
+        return f"{name} ({host}) has no such file"
+    if stat.kind == "regular empty file":
+        return f"on {name} it is empty: the backup failed when it was taken"
+    return f"on {name} it is no file but: {stat.kind}"
+
+
+def named(word: str, again: Callable[[str], str]) -> Named:
+    """What ``--snapshot`` means. Raises UsageError for what no plan could hold, or a file that is not there.
+
+    ``again``: the same command with another snapshot.
+    """
     if not word:
         return Named()
+    other = f"{again('FILE')}{NOTE}with FILE as it should be"
     if on := re.fullmatch(r"host://([^/]+)(/.*)", word):
         if fault := snapshot_url(word):
-            raise _usage(word, fault)
+            raise _usage(word, fault, "a plan cannot hold that name", other)
         return Named(on[2], on[1])
     path = unquote(word.removeprefix("file://")) if word.startswith("file://") else word
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-        raise _usage(word, snapshot_url(word) or "is no file here")
+        fault = snapshot_url(word) or "is no file here"
+        raise _usage(word, fault, "runbook reads a file of this machine, or of a node's disk, and no other", other)
     full = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(full):
+        raise _usage(word, "is a directory", "one file is restored, and which one is yours to say", listing(full))
     if not os.path.isfile(full):
-        raise _usage(word, "is a directory" if os.path.isdir(full) else "is not there")
+        means = "on this machine there is no file of that name, and no host was asked for it"
+        raise _usage(word, "is not there", means, listing(os.path.dirname(full)))
     if fault := snapshot_url(f"file://{quote(full)}"):
-        raise _usage(word, fault)
+        raise _usage(word, fault, "a plan cannot hold that name", listing(os.path.dirname(full)))
     return Named(full)
 
 
-def _usage(word: str, fault: str) -> UsageError:
+def listing(folder: str) -> str:
+    """The command that shows what is in a directory of this machine, or in the nearest one above it that is there."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return f"ls -l {shlex.quote(folder)}{NOTE}what is there"
+
+
+def _usage(word: str, fault: str, means: str, next_: str) -> UsageError:
     how = "name a file of this machine, or host://NODE/path on a node's disk"
-    return UsageError(f"--snapshot {word}: it {fault}; {how}", true="nothing was connected to, and nothing was written")
+    true = "nothing was connected to, and nothing was written"
+    return UsageError(f"--snapshot {word}: it {fault}; {how}", true=true, means=means, next=(next_,))
 
 
 def source(wanted: Named) -> Source:

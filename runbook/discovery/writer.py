@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runbook.checks.words import size
-from runbook.discovery.draft import Draft, run_command
+from runbook.discovery.draft import Draft, preview_command, run_command
 from runbook.discovery.seen import NO_TOOL, Seen
 from runbook.discovery.settings import etcd_version
 from runbook.log import redact
@@ -93,7 +93,7 @@ def _head(draft: Draft, seen: Sequence[Seen], version: str, at: datetime, again:
         yield comment(f"- {s.place.ssh.user}@{s.word}: {_said(s)}", 0)
     yield ["# What stands here was read there, unless a comment says otherwise. Look through it; then:", "#"]
     file = printable(again)
-    yield [f"#   runbook preview --check {file}", f"#   {run_command(draft, seen, file)}", "#"]
+    yield [f"#   {preview_command(draft, seen, file)}", f"#   {run_command(draft, seen, file)}", "#"]
     for text in draft.warnings:
         yield comment(f"WARNING: {text}", 0)
 

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from runbook.plan import Ssh
 from runbook.step import Target
 
+COMMAND_LINE = "--host"
+"""What names a host where there is no plan: a target of no plan has no snapshot either."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -22,12 +25,15 @@ class Address:
     jump: str | None = None
     sudo: str = "auto"
     connect_timeout: float = 10.0
+    named_by: str = "`host` in the plan"
+    """Where a person has written ``host``, for messages."""
 
     @classmethod
     def of(cls, target: Target) -> Address:
         """The address of a target of a run."""
         place, ssh = target.place, target.place.ssh
-        return cls.to(place.name, place.host, ssh)
+        address = cls.to(place.name, place.host, ssh)
+        return address if target.plan.snapshot.source else replace(address, named_by=COMMAND_LINE)
 
     @classmethod
     def to(cls, name: str, host: str, ssh: Ssh) -> Address:
@@ -57,9 +63,11 @@ class Address:
             port = tail.lstrip(":")
         elif rest.count(":") == 1:
             host, _, port = rest.partition(":")
-        return replace(
-            self, name=f"jump host {host}", host=host, user=user or None, port=int(port or 0) or None, jump=""
-        )
+        named_by = "--jump" if self.named_by == COMMAND_LINE else "`jump` in the plan"
+        if self.jump is None:
+            named_by = "`ProxyJump` in ~/.ssh/config"
+        name, number = f"jump host {host}", int(port or 0) or None
+        return replace(self, name=name, host=host, user=user or None, port=number, jump="", named_by=named_by)
 
     @property
     def elevates(self) -> bool:

@@ -10,10 +10,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+_PRIVATE = re.compile(rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*$", re.MULTILINE)
 ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """The signature algorithms of a key type, where they have other names than the type."""
 
@@ -21,6 +23,12 @@ ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 def fingerprint(blob: bytes) -> str:
     """The fingerprint of a public key as ``ssh-keygen -l`` prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def is_private_key(file: Path) -> bool:
+    """Whether the file holds a line that a private key begins with, OpenSSH's own or one of PEM's. Raises OSError."""
+    with file.open("rb") as opened:
+        return bool(_PRIVATE.search(opened.read(1 << 16)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import shlex
 import socket
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runbook.hosts.address import Address
-from runbook.hosts.keys import KnownKeys, fingerprint, known_keys
+from runbook.hosts.keys import KnownKeys, fingerprint, is_private_key, known_keys
 from runbook.tables import duration
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _tcp(connection: Any, address: Address, until: float) -> socket.socket:
         sock = socket.create_connection((connection.host, connection.port), timeout=_left(until))
     except socket.gaierror as error:
         raise Unreachable(
-            f"{address.label}: the name is not known ({error.strerror}); check `host` in the plan, and the name "
+            f"{address.label}: the name is not known ({error.strerror}); check {address.named_by}, and the name "
             f"service or /etc/hosts here",
         ) from error
     except TimeoutError as error:
@@ -292,11 +293,14 @@ def _failure(connection: Any, address: Address, known: KnownKeys, error: Excepti
             Again.NEVER,
         )
     if refused and "timeout" not in str(error).lower():
+        if address.identity_file and not _is_key(address.identity_file):
+            said_of_it = "is no private key, and no login was tried with it"
+            return Unreachable(f"{address.label}: {address.identity_file} {said_of_it}", Again.NEVER)
         what = f"the key {address.identity_file}" if address.identity_file else "the agent's keys and those in ~/.ssh"
         why = "needs a passphrase, and no agent holds it" if "encrypted" in str(error) else str(error).rstrip(".")
         return Unreachable(
             f"{address.label}: the login as {connection.user} was refused with {what}: {why}; "
-            f"check with: ssh -p {connection.port} {connection.user}@{connection.host} true",
+            f"check with: {_by_hand(connection, address)}",
             Again.NEVER,
         )
     words = said(error).rstrip(".")
@@ -305,6 +309,24 @@ def _failure(connection: Any, address: Address, known: KnownKeys, error: Excepti
         f"(MaxStartups, its load, its log)",
         Again.AT_ONCE,
     )
+
+
+def _is_key(file: str) -> bool:
+    try:
+        return is_private_key(Path(file).expanduser())
+    except OSError:
+        return True  # it could be read just now: whatever is wrong with it, this is not known
+
+
+def _by_hand(connection: Any, address: Address) -> str:
+    """The same login, by the system's own ``ssh``."""
+    options = {
+        "-p": str(connection.port) if connection.port != 22 else "",
+        "-i": str(address.identity_file or ""),
+        "-J": address.jump or "",
+    }
+    given = [word for flag, value in options.items() if value for word in (flag, value)]
+    return shlex.join(["ssh", *given, f"{connection.user}@{connection.host}", "true"])
 
 
 def _trust(connection: Any, address: Address, first: str = "") -> str:

@@ -24,6 +24,7 @@ TRAILER = 32
 _CHUNK = 2 << 20  # fits the second level of a cache, or hashing takes a third longer
 _LAST = (1 << 63) - 1
 _SMALLEST = 4 * 4096
+INTERRUPTED = "The copy was interrupted: copy it again, or use another snapshot."
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
 
 
@@ -202,6 +203,7 @@ class _Reading:
     ) -> SnapshotFacts:
         self._looks_right()
         has_trailer = self.size % 512 == TRAILER
+        self._not_cut(self.size - TRAILER if has_trailer else self.size)
         if not has_trailer and not allow_missing_trailer:
             raise self._no_trailer()
         body = self.size - TRAILER if has_trailer else self.size
@@ -258,7 +260,17 @@ class _Reading:
             found = f"it is cut short: {self.size} bytes is not a multiple of 512, nor 32 more, as a snapshot's size is"
             if self.size % 512 in (0, TRAILER):
                 found = f"it is cut short: {self.size} bytes, and no etcd database is smaller than {_SMALLEST}"
-            raise self._bad("truncated", found, "The copy was interrupted: copy it again, or use another snapshot.")
+            raise self._bad("truncated", found, INTERRUPTED)
+
+    def _not_cut(self, body: int) -> None:
+        """A file that is cut at a multiple of 512 bytes has a snapshot's size; how long it was, its head still says."""
+        try:
+            used = Database(self.fd, body).meta.size
+        except NotBolt:
+            return  # its checksum, or the reading of its content, says what is wrong
+        if used > body:
+            found = f"it is cut short: it has {self.size} bytes, and its database alone has {used}"
+            raise self._bad("truncated", found, INTERRUPTED)
 
     def _no_trailer(self) -> SnapshotDamaged:
         return self._bad(
@@ -311,9 +323,6 @@ class _Reading:
         )
         try:
             database = Database(self.fd, body)
-            used = database.meta.size
-            if used > body:
-                raise NotBolt(f"has {body} bytes, and speaks of {used}")
             revision = database.last_revision()
         except NotBolt as e:
             raise self._bad("bolt", f"its database is damaged: it {e}", do) from None

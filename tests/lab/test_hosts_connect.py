@@ -150,11 +150,20 @@ def test_a_refused_login_names_the_key_and_is_not_tried_again(bench: Bench, tmp_
     assert answer.unknown
     assert time.monotonic() - begun < 3
     assert f"the login as root was refused with the key {tmp_path / 'k'}" in answer.err
+    assert answer.err.endswith(f"check with: ssh -i {tmp_path / 'k'} root@{bench.lab.nodes[0].ip} true")
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(tmp_path / "k")], check=True)
     answer = only(bench.connect(identity_file=tmp_path / "k").ask({"m1": [ID]}))
     assert "passphrase" in answer.err
     answer = only(bench.connect(identity_file=tmp_path / "none").ask({"m1": [ID]}))
     assert "does not exist" in answer.err
+
+
+def test_what_is_no_private_key_is_not_refused_by_anybody(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no key\n")
+    answer = only(bench.connect(identity_file=tmp_path / "text.db").ask({"m1": [ID]}))
+    assert answer.unknown
+    assert answer.err.endswith(f"{tmp_path / 'text.db'} is no private key, and no login was tried with it")
+    assert "refused" not in answer.err
 
 
 def test_an_agents_key_serves(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

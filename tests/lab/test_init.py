@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,30 @@ def test_a_dead_lab_with_a_host_that_is_off(desk: Desk) -> None:
     assert [(n.name, n.host) for n in plan.nodes] == [(h.name, h.ip) for h in (m1, m2, m3)]
     assert plan.workers == ()
     assert f"warning: {m3.name} ({m3.ip}) did not answer" in done.stderr
-    assert f"--without {m3.name}" in done.stdout
+    assert f"runbook preview --check {desk.plan} --without {m3.name}" in done.stdout
+    assert f"runbook run {desk.plan} --without {m3.name}" in done.stdout
     text = desk.plan.read_text()
     assert "etcd does not answer (connection refused)" in text
     assert "no API server answered" in text
     assert "the dead members' data shows at least revision" in text
     refused = desk.runbook("init", *arguments(desk), code=2)
     assert "is not written over" in refused.stderr
+
+
+def test_a_snapshot_that_is_not_on_the_host(desk: Desk) -> None:
+    words = arguments(desk)
+    words[words.index("--snapshot") + 1] = "host://m1/nosuch/x.db"
+    refused = desk.runbook("init", *words, code=2)
+    assert f"m1 ({desk.lab.nodes[0].ip}) has no such file" in refused.stderr
+    assert "ls -l /nosuch" in refused.stderr
+    assert not desk.plan.exists()
+
+
+def test_a_key_that_is_not_this_clusters(desk: Desk, tmp_path: Path) -> None:
+    desk.take_snapshot()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "k")], check=True)
+    words = arguments(desk)
+    words[words.index("--identity-file") + 1] = tmp_path / "k"
+    refused = desk.runbook("init", *words, code=3)
+    for host in desk.lab.nodes:
+        assert f"check with: ssh -i {tmp_path / 'k'} root@{host.ip} true" in refused.stderr

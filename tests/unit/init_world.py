@@ -50,6 +50,8 @@ class Machine:
     secrets: Mapping[str, int] = field(default_factory=dict)
     kubeadm: str = ""
     backups: str = ""
+    lies: Mapping[str, str] = field(default_factory=dict)
+    """By path, what ``stat`` says of a file that is not of etcd's own data."""
     extra: Sequence[Mapping[str, object]] = ()
     lock: str = ""
     says: str | None = None
@@ -99,7 +101,8 @@ class Machine:
             return Result(0, self.lock)
         if text == asks.STAT:
             db = [p.endswith("/snap/db") for p in words]
-            return Result(0, "".join(f"{'-' if is_db and not self.db else self.stat}\n" for is_db in db))
+            told = ["-" if is_db and not self.db else self.stat for is_db in db]
+            return Result(0, "".join(f"{self.lies.get(p, line)}\n" for p, line in zip(words, told, strict=True)))
         if text == kube.ANY_ETCDCTL:
             return self._etcd(words) if "no container" not in self.more else Result(127, err="no etcdctl")
         if text == asks.NAMED:

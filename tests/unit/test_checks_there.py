@@ -136,6 +136,15 @@ def test_what_did_not_come_over_is_told_once(error: Exception, severity: Severit
     assert told.do
 
 
+def test_a_copy_that_is_cut_short_is_no_raw_copy() -> None:
+    """The host tells only that there is no checksum; the file's own head, which came over, how long it was."""
+    cut = where(snapshot_check.READ, lambda _n, _r: Result(0, f"size 24576\nmagic edda0ced\nwhole {'a' * 64}\n"))
+    found = findings(cut, plan=THERE, fetching=Fetching(fails=NotWhole("/opt/etcd.db: it is cut short: it has 24576")))
+    (told,) = [f for f in bad(found) if f.check == "SnapshotWhole"]
+    assert "it is cut short" in told.saw
+    assert "allowMissingTrailer" not in told.saw + told.do
+
+
 def test_of_a_file_that_is_not_whole_on_the_host_one_check_tells() -> None:
     damaged = where(snapshot_check.READ, lambda _n, r: Result(0, r.out.replace("trailer bb", "trailer bc")))
     found = findings(damaged, plan=THERE, fetching=Fetching(fails=NotWhole("/opt/etcd.db: its checksum is wrong")))

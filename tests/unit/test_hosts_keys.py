@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runbook.hosts.address import Address
-from runbook.hosts.keys import fingerprint, known_keys
+from runbook.hosts.keys import fingerprint, is_private_key, known_keys
 from runbook.plan import Ssh
 
 ED = base64.b64encode(b"ed25519 key").decode()
@@ -97,3 +97,20 @@ def test_importing_the_package_does_not_import_fabric() -> None:
     code = "import runbook.hosts, sys; sys.exit(any(m in sys.modules for m in ('fabric', 'paramiko', 'invoke')))"
     root = str(Path(__file__).resolve().parents[2])
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", True),
+        ("-----BEGIN RSA PRIVATE KEY-----\r\nAAAA\r\n", True),
+        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", True),
+        ("Bag Attributes\n    friendlyName: ann\n-----BEGIN PRIVATE KEY-----\n", True),
+        ("-----BEGIN CERTIFICATE-----\n", False),
+        ("ssh-ed25519 AAAA ann\n", False),
+        ("", False),
+    ],
+)
+def test_what_a_private_key_looks_like(tmp_path: Path, text: str, is_one: bool) -> None:
+    (tmp_path / "key").write_bytes(text.encode())
+    assert is_private_key(tmp_path / "key") is is_one

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from runbook import hosts as real_hosts
 from runbook import planfile
 from runbook.cli import cli
+from runbook.errors import bare
 from runbook.step import Target
 from runbook.transport import Claim
 from tests.unit.checks_world import DB
@@ -33,7 +34,7 @@ class Desk:
         self.machines = cluster()
         self.asked: list[Target] = []
         self.key, self.known, self.out = home / "key", home / "known_hosts", home / "plan.yaml"
-        self.key.touch()
+        self.key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         self.known.touch()
         shutil.copy(DB, home / "etcd.db")
         (home / "etcd.db").chmod(0o600)
@@ -133,9 +134,11 @@ def test_a_dead_host_may_be_left_out(desk: Desk) -> None:
     for m in desk.machines:
         m.living = ("m1", "m2")
     done = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml")
+    assert "Type next:     runbook preview --check plan.yaml --without m3   # every check" in done.stdout
     assert "runbook run plan.yaml --without m3" in done.stdout
     assert "warning: m3 (10.0.1.12) did not answer: no answer within 10 s" in done.stderr
     assert [n.name for n in planfile.load(desk.out).nodes] == ["m1", "m2", "m3"]
+    assert "#   runbook preview --check plan.yaml --without m3\n" in desk.out.read_text()
     assert "#   runbook run plan.yaml --without m3" in desk.out.read_text()
     desk.machines[1].up = False
     told = desk.init(*ALL, "--snapshot", "etcd.db", "-o", "plan.yaml", "--force").stdout
@@ -155,6 +158,7 @@ def test_without_a_snapshot_the_placeholder_is_valid_and_told(desk: Desk) -> Non
 @pytest.mark.parametrize("node", ["m2", "10.0.1.11"])
 def test_a_snapshot_on_a_host_by_its_member_or_its_address(desk: Desk, node: str) -> None:
     desk.machines[1].dead = 4000
+    desk.machines[1].lies = {"/opt/backup/etcd.db": "0 0 600 root root 483360 regular file"}
     done = desk.init(*ALL, "--snapshot", f"host://{node}/opt/backup/etcd.db")
     plan, _ = planfile.read(done.stdout.encode(), Path("plan.yaml"))
     assert (plan.snapshot.node, str(plan.snapshot.path)) == ("m2", "/opt/backup/etcd.db")
@@ -164,6 +168,34 @@ def test_a_snapshot_on_a_host_by_its_member_or_its_address(desk: Desk, node: str
     desk.machines[1].dead = None
     done = desk.init(*ALL, "--snapshot", f"host://{node}/opt/backup/etcd.db")
     assert "nor was its checksum compared" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stat", "fault", "folder"),
+    [
+        ("-", "m1 (10.0.1.10) has no such file", "/nosuch"),
+        ("0 0 755 root root 4096 directory", "on m1 it is no file but: directory", "/nosuch/x.db"),
+        ("0 0 600 root root 0 regular empty file", "on m1 it is empty: the backup failed when it was", "/nosuch"),
+    ],
+)
+def test_a_snapshot_that_is_not_on_that_host(desk: Desk, stat: str, fault: str, folder: str) -> None:
+    """No plan is written for it: the restore would only say the same, later."""
+    desk.machines[0].lies = {"/nosuch/x.db": stat}
+    desk.machines[1].backups = "1775743200 12582912 /opt/backup/etcd.db\n"
+    done = desk.init(*ALL, "--snapshot", "host://m1/nosuch/x.db", "-o", "plan.yaml", code=2)
+    assert f"--snapshot host://m1/nosuch/x.db: {fault}" in done.stderr
+    assert "What is true:  no host is changed, and no plan was written" in done.stderr
+    assert "files that may be snapshots were seen at host://m2/opt/backup/etcd.db" in done.stderr
+    login = f"-i {desk.key} -o UserKnownHostsFile={desk.known}"
+    assert f"Type next:     ssh {login} root@10.0.1.10 ls -l {folder}   " in done.stderr
+    assert "--snapshot host://m2/opt/backup/etcd.db -o plan.yaml" in done.stderr
+    assert not desk.out.exists()
+
+
+def test_a_host_that_cannot_say_whether_the_snapshot_is_there(desk: Desk) -> None:
+    desk.machines[0].lies = {"/mnt/x.db": "stat: Killed"}
+    done = desk.init(*ALL, "--snapshot", "host://m1/mnt/x.db")
+    assert "its revision was not asked, or not told" in done.stderr
 
 
 def test_a_raw_database_is_written_and_told(desk: Desk) -> None:
@@ -237,15 +269,55 @@ def test_a_manifest_that_lies_aside_is_put_back_by_the_next_command(desk: Desk) 
         ([*ALL, "-o", "."], "this is a directory"),
         ([*ALL, "-o", "no/plan.yaml"], "there is no directory"),
         ([*ALL, "--identity-file", "nothing"], "--identity-file nothing: No such file"),
+        ([*ALL, "--identity-file", "etcd.db"], "--identity-file etcd.db: it is no private key"),
+        ([*ALL, "--identity-file", "key.pub"], "--identity-file key.pub: it is no private key"),
         ([], "Missing option '--host'"),
     ],
 )
-def test_bad_usage(desk: Desk, args: list[str], told: str) -> None:
+def test_bad_usage(desk: Desk, args: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (desk.home / "etcd.db.part").touch()
+    (desk.home / "key.pub").write_text("ssh-ed25519 AAAA ann")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     files = [] if "--identity-file" in args else ["--identity-file", str(desk.key)]
     done = CliRunner().invoke(cli, ["init", *args, *files])
     assert done.exit_code == 2, done.output
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "next_"),
+    [
+        ([*ALL, "--snapshot", "none.db"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "no/such/none.db"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "{home}"], "ls -l {home}"),
+        ([*ALL, "--snapshot", "s3://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
+        ([*ALL, "--snapshot", "ftp://a/b"], "runbook init {all} --identity-file {home}/key --snapshot FILE"),
+        ([*ALL, "--identity-file", "no/key"], "ls -l {home}"),
+        ([*ALL, "--identity-file", "etcd.db"], "ls -l {home}"),
+        (["--host", "root@10.0.1.10,10.0.1.11,root@10.0.1.12"], "runbook init {all} --identity-file {home}/key"),
+        ([*ALL[:2], "--host", "root@"], "runbook init --host root@10.0.1.10 --host HOST --identity-file {home}/key"),
+        ([*ALL, "--jump", "a,b"], "runbook init --help"),
+        (
+            [*ALL, "--snapshot", "host://m9/x.db"],
+            "runbook init {all} --identity-file {home}/key --snapshot host://m1/x.db",
+        ),
+    ],
+)
+def test_bad_usage_ends_with_what_it_means_and_what_to_type(desk: Desk, args: list[str], next_: str) -> None:
+    files = [] if "--identity-file" in args else ["--identity-file", str(desk.key)]
+    words = [w.replace("{home}", str(desk.home)) for w in args]
+    told = CliRunner().invoke(cli, ["init", *words, *files]).stderr
+    assert "\nWhat is true:  no" in told
+    assert "\nWhat it means: " in told
+    typed = bare(told.partition("\nType next:     ")[2].splitlines()[0]).rstrip()
+    assert typed == next_.format(home=desk.home, all=" ".join(ALL))
+
+
+def test_a_public_key_may_have_its_other_half_in_an_agent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    desk.key = desk.home / "key.pub"
+    desk.key.write_text("ssh-ed25519 AAAA ann")
+    desk.init(*ALL, "--snapshot", "etcd.db")
 
 
 def test_a_snapshot_that_is_damaged_is_refused(desk: Desk) -> None:

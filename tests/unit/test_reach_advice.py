@@ -30,7 +30,7 @@ def found(text: str, plan_: Plan | None = None) -> Finding:
     [
         (
             "m1 (10.0.1.10:22): the login as root was refused with the key /keys/my key: Authentication failed; "
-            "check with: ssh -p 22 root@10.0.1.10 true",
+            "check with: ssh -i '/keys/my key' root@10.0.1.10 true",
             (
                 "spec.ssh.identityFile",
                 "spec.ssh.user",

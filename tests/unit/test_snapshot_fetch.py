@@ -175,11 +175,12 @@ def flipped(data: bytes) -> bytes:
     [
         (flipped, "its checksum is wrong", True),
         (lambda b: b[:-32], "no checksum at its end", True),
+        (lambda b: b[: -32 - 4096], "it is cut short", True),
         (lambda b: b[:-1], "cut short", True),
         (lambda b: b"x" * 5000, "it is no etcd snapshot", False),
         (lambda b: b"", "it is no etcd snapshot", False),
     ],
-    ids=["flipped", "no trailer", "cut short", "another file", "empty"],
+    ids=["flipped", "no trailer", "cut as a raw copy", "cut short", "another file", "empty"],
 )
 def test_what_is_not_whole_is_not_read(
     host: Host, there: There, change: Callable[[bytes], bytes], text: str, streamed: bool

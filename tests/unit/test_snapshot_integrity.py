@@ -104,7 +104,7 @@ def test_readable_by_all_is_warned_of(snapshot: Path) -> None:
         (WHOLE[:-32], "no-trailer", "allowMissingTrailer"),
         (BODY + bytes(32), "trailer", "checksum is wrong"),
         (WHOLE + b"\n", "truncated", "cut short"),
-        (WHOLE[:-512], "trailer", "checksum is wrong"),
+        (WHOLE[:-512], "truncated", "cut short"),
     ],
 )
 def test_damage_has_its_reason(snapshot: Path, content: bytes, reason: str, says: str) -> None:
@@ -112,6 +112,28 @@ def test_damage_has_its_reason(snapshot: Path, content: bytes, reason: str, says
     error = refused(snapshot)
     assert error.reason == reason
     assert says in str(error)
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize("cut", [512, 4096, 16384])
+@pytest.mark.parametrize("page_size", [512, 4096, 16384])
+def test_one_that_is_cut_where_a_raw_copy_could_end(snapshot: Path, page_size: int, cut: int, allow: bool) -> None:
+    """Its head says how long it was: nobody is to be told that a raw copy would do."""
+    body = database(list(range(1, 400)), page_size=page_size)
+    snapshot.write_bytes(body[:-cut])
+    error = refused(snapshot, allow=allow)
+    assert error.reason == "truncated"
+    assert f"it is cut short: it has {len(body) - cut} bytes, and its database alone has {len(body)}" in str(error)
+    assert "use another snapshot" in str(error)
+    assert "allowMissingTrailer" not in str(error)
+
+
+def test_the_newer_good_meta_page_says_how_long_it_was(snapshot: Path) -> None:
+    data = bytearray(BODY)
+    data[100:4096] = bytes(3996)
+    data[64:72] = bytes(8)  # the first one's checksum is wrong now; the second still says it
+    snapshot.write_bytes(data[:-4096])
+    assert refused(snapshot).reason == "truncated"
 
 
 def test_a_flipped_byte(snapshot: Path) -> None:
