@@ -47,7 +47,7 @@ lab-test-3.6: setup tools etcd-3.6
 	RUNBOOK_LAB_ETCD=3.6 $(BIN)/pytest -q -m "lab and not sweep" tests/lab
 
 faults: setup tools
-	$(BIN)/python -m tests.faults.table
+	$(BIN)/python -m tests.faults.table --sessions 4
 
 sweep: setup
 	$(BIN)/pytest -q --timeout 7200 -m "sweep" --durations 10

@@ -22,18 +22,19 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 SESSIONS = 3
-"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs."""
+"""A row mostly waits, for etcd, for a deadline, for a host that boots: two cores carry so many labs, and other tests
+beside; alone they carry one more."""
 COLUMNS = ("row", "where", "outcome", "seconds")
 
 
-def run(third: bool, table: Path, results: Path, more: list[str]) -> int:
-    """Run them, in several sessions side by side, each on a lab of its own; the worst exit code of pytest."""
+def run(third: bool, count: int, table: Path, results: Path, more: list[str]) -> int:
+    """Run them, in so many sessions side by side, each on a lab of its own; the worst exit code of pytest."""
     chosen = ["-m", "third"] if third else []
     argv = [sys.executable, "-m", "pytest", "-q", "--timeout", "600", *chosen, *more, "tests/faults"]
     sessions = []
     claims = table.with_name("claims")
     claims.mkdir()
-    for number in range(SESSIONS):
+    for number in range(count):
         env = {**os.environ, "RUNBOOK_FAULTS_TABLE": str(table), "RUNBOOK_FAULTS_CLAIMS": str(claims)}
         output = table.with_name(f"session-{number}.txt").open("w+")
         # in a directory of its own: pytest tidies up the usual one, and trips over another session that does so too
@@ -100,13 +101,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--third", action="store_true")
     parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--results", type=Path)
     asked, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "table.jsonl"
         table.touch()
         began = time.monotonic()
-        code = run(asked.third, table, asked.results or Path(scratch), more)
+        code = run(asked.third, asked.sessions, table, asked.results or Path(scratch), more)
         rows = lines(table)
     shown = Table(*COLUMNS)
     for row in rows:
