@@ -18,6 +18,9 @@ Pace = Literal["busy", "production", "staging"]
 INTERVALS = {"busy": "0 * * * *", "production": "0 */6 * * *", "staging": "0 2 * * *"}
 """How often, by what kind of cluster it is, in cron's words: every hour, every six hours, every day."""
 
+KEEP = Keep(last=28, daily=14, weekly=8, monthly=6)
+"""A week of six-hourly snapshots, and then ever fewer, for half a year."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -69,7 +72,7 @@ class Backup:
     hosts: Plan
     compress: bool = True
     recipients: tuple[str, ...] = ()
-    keep: Keep = Keep(last=28, daily=14, weekly=8, monthly=6)
+    keep: Keep = KEEP
     schedule: Schedule = Schedule()
     metrics: Path | None = None
     ticket: str = ""
