@@ -38,7 +38,7 @@ PATIENCE = timedelta(seconds=60)
 """For how long each request of a transfer is tried again: a server that was restarted is waited for."""
 SILENCE = timedelta(seconds=60)
 """After so long without an answer a request has failed: a part takes less at 140 kB/s."""
-_CLEANING = 20.0
+_CLEANING = 10.0
 """Seconds that an interrupted upload may take to remove its parts."""
 
 
