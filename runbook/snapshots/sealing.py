@@ -21,8 +21,8 @@ PIECE = 1 << 20
 """Bytes handed on at once."""
 LEVEL = 1
 """zstd's, of 22: a snapshot must be away soon; a higher one saves little on protobuf."""
-_DEPTH = 64
-"""Pieces of at most 64 KiB that may wait between age and who takes them."""
+_DEPTH = 4
+"""Pieces that may wait between age and who takes them."""
 
 
 class Unsealable(ValueError):
@@ -215,19 +215,32 @@ class _Reader:
 
 
 class _Writer:
-    """What is written goes to a queue; ``left`` is set where nobody takes it any more."""
+    """What is written goes to a queue, in pieces worth waking a thread for; ``left`` where nobody takes it any more."""
 
     def __init__(self) -> None:
         self.queue: queue.Queue[bytes | None] = queue.Queue(_DEPTH)
         self.left = False
+        self._waiting, self._size = list[bytes](), 0
 
     def write(self, data: bytes) -> int:
-        """Waits while the queue is full."""
-        self.put(bytes(data))
+        """Waits while the queue is full. What comes is some 64 KiB, and the other thread is not woken for each."""
+        self._waiting.append(bytes(data))
+        self._size += len(data)
+        if self._size >= PIECE:
+            self._hand_on()
         return len(data)
 
-    def put(self, item: bytes | None) -> None:
-        """One piece, or the end."""
+    def end(self) -> None:
+        """No more will be written."""
+        self._hand_on()
+        self._put(None)
+
+    def _hand_on(self) -> None:
+        piece, self._waiting, self._size = b"".join(self._waiting), [], 0
+        if piece:
+            self._put(piece)
+
+    def _put(self, item: bytes | None) -> None:
         while not self.left:
             try:
                 return self.queue.put(item, timeout=0.2)
@@ -236,7 +249,7 @@ class _Writer:
         raise _Left
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """What is held back here comes at the end."""
 
 
 def _through(work: Callable[[_Reader, _Writer], None], source: Iterable[bytes]) -> Generator[bytes, None, None]:
@@ -251,7 +264,7 @@ def _through(work: Callable[[_Reader, _Writer], None], source: Iterable[bytes]) 
             wrong.append(reader.failed or error)
         finally:
             with contextlib.suppress(_Left):
-                writer.put(None)
+                writer.end()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

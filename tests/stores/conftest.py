@@ -7,12 +7,14 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from runbook.backup import Place
 from runbook.lab.errors import Missing
+from runbook.snapshots import store_objects
 from runbook.snapshots.store_files import Files
 from runbook.snapshots.store_objects import Objects
 from runbook.snapshots.stores import Store
@@ -138,3 +140,11 @@ def own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pat
             server.freeze(False)
     except Missing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same patience, shorter."""
+    monkeypatch.setattr(store_objects, "FIRST", timedelta(seconds=0.5))
+    monkeypatch.setattr(store_objects, "PATIENCE", timedelta(seconds=3))
+    monkeypatch.setattr(store_objects, "SILENCE", timedelta(seconds=2))

@@ -1,71 +1,22 @@
-"""What goes wrong with a bucket: told in one line with what to do, in time, and nothing half is left."""
+"""What a bucket refuses, and what cannot be meant: told in one line with what to do, and no secret in it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runbook.backup import Place
-from runbook.snapshots import store_objects
 from runbook.snapshots.store_objects import Objects
-from runbook.snapshots.stores import AlreadyThere, NotThere, Store, StoreTrouble
-from tests.stores.conftest import Site, access
-from tests.stores.servers import BUCKET, KINDS, S3, Azure, Server, free_port
-from tests.stores.signing import Refused, azure_token
+from tests.stores.conftest import Site
+from tests.stores.kit import NAME, everything, pieces, told
+from tests.stores.servers import BUCKET, S3, Azure, free_port
+from tests.stores.signing import azure_token
 from tests.stores.wire import wire
-
-NAME = "prod-eu1-20260409t140000z-3f2a.db"
-
-
-def pieces(count: int, pause: float = 0.0) -> Iterator[bytes]:
-    for _ in range(count):
-        time.sleep(pause)
-        yield os.urandom(1 << 20)
-
-
-def everything(store: Store) -> dict[str, Callable[[], Any]]:
-    """What a store can do."""
-    return {
-        "list": store.entries,
-        "read": lambda: list(store.read(NAME)),
-        "write": lambda: store.write(NAME, [b"x"]),
-        "write much": lambda: store.write(NAME, pieces(20)),
-        "write over": lambda: store.write(NAME, [b"x"], over=True),
-        "remove": lambda: store.remove(NAME),
-    }
-
-
-def told(work: Callable[[], Any]) -> str:
-    """What it raises, in one line."""
-    with pytest.raises(StoreTrouble) as caught:
-        work()
-    assert not isinstance(caught.value, NotThere)
-    assert caught.value.do
-    text = str(caught.value)
-    assert "\n" not in text
-    assert len(text) < 500
-    assert caught.value.__cause__ is None  # which could show what the library knows, the request among it
-    return text
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same patience, shorter."""
-    monkeypatch.setattr(store_objects, "FIRST", timedelta(seconds=0.5))
-    monkeypatch.setattr(store_objects, "PATIENCE", timedelta(seconds=3))
-    monkeypatch.setattr(store_objects, "SILENCE", timedelta(seconds=2))
 
 
 def test_a_bucket_that_is_not_there(bucket: Site) -> None:
@@ -215,216 +166,18 @@ def test_nobody_listens(bucket: Site, soon: None, monkeypatch: pytest.MonkeyPatc
         assert time.monotonic() - begun < 10
 
 
-ENDS = pytest.mark.parametrize(
-    ("own", "how"), [*((kind, "killed") for kind in KINDS), ("s3", "frozen")], indirect=["own"]
-)
-
-
-def hit(server: Server, how: str) -> None:
-    """The server's end."""
-    if how == "killed":
-        server.kill()
-    else:
-        server.freeze()
-
-
-@ENDS
-def test_the_server_vanishes_in_an_upload(own: Site, soon: None, how: str) -> None:
-    """It is told in time; once the server is there again, there is no object, and what was begun can be done again."""
-    server, store = own.server, own.open()
-    assert server
-
-    def source() -> Iterator[bytes]:
-        yield from pieces(30)
-        hit(server, how)
-        yield from pieces(30)
-
-    begun = time.monotonic()
-    text = told(lambda: store.write(NAME, source()))
-    assert "it does not answer" in text
-    assert time.monotonic() - begun < 45
-    if how == "killed":
-        server.start()
-        with contextlib.suppress(Refused):  # Azurite forgets what it was told in the last seconds
-            server.make_bucket()
-    else:
-        server.freeze(False)
-    again = own.open()
-    assert again.entries() == []
-    again.write(NAME, pieces(20))
-    assert [entry.size for entry in again.entries()] == [20 << 20]
-
-
-@ENDS
-def test_the_server_vanishes_while_it_is_read(own: Site, soon: None, how: str) -> None:
-    server, store = own.server, own.open()
-    assert server
-    store.write(NAME, pieces(60))
-    had, begun, reading = 0, time.monotonic(), iter(store.read(NAME))
-    while had < 10 << 20:
-        had += len(next(reading))
-    hit(server, how)
-    rest: list[int] = []
-    assert "it does not answer" in told(lambda: rest.extend(map(len, reading)))
-    assert had + sum(rest) < 60 << 20
-    assert time.monotonic() - begun < 30
-
-
-def test_a_server_that_is_back_in_time_is_waited_for(own: Site) -> None:
-    """An upload and a read go on where they were."""
-    server, store = own.server, own.open()
-    assert server
-    data = [os.urandom(1 << 20) for _ in range(60)]
-
-    def away() -> None:
-        server.stop()
-        threading.Timer(1.5, server.start).start()
-
-    def source() -> Iterator[bytes]:
-        for number, piece in enumerate(data):
-            if number == 30:
-                away()
-            yield piece
-
-    store.write(NAME, source())
-    had = bytearray()
-    for piece in store.read(NAME):
-        if len(had) < 10 << 20 <= len(had) + len(piece):
-            away()
-        had += piece
-    assert had == b"".join(data)
-
-
-def test_a_connection_that_breaks_again_and_again(aws: Site) -> None:
-    """Each time something came, so it goes on; and what comes is the file."""
-    assert aws.server
-    data = [os.urandom(1 << 20) for _ in range(40)]
-    aws.open().write(NAME, data)
-    with wire(aws.server.port) as one:
-        one.broken_times(12, 3 << 20)
-        store = Objects(replace(aws.place(), endpoint=f"http://127.0.0.1:{one.port}"))
-        assert b"".join(store.read(NAME)) == b"".join(data)
-        assert one.breaks == 0
-
-
-def test_a_link_that_is_lost_in_an_upload(aws: Site, soon: None) -> None:
-    """The server lives on: no object is there, though the parts stay, for nobody could tell it."""
-    assert aws.server
-    with wire(aws.server.port) as one:
-        one.cut_up = 20 << 20
-        store = Objects(replace(aws.place(), endpoint=f"http://127.0.0.1:{one.port}"))
-        assert "it does not answer" in told(lambda: store.write(NAME, pieces(60)))
-    assert aws.open().entries() == []
-
-
-def test_it_is_written_over_while_it_is_read(bucket: Site) -> None:
-    """The second half of another file is never given for its own."""
-    store = bucket.open()
-    store.write(NAME, pieces(60))
-    reading = iter(store.read(NAME))
-    had = len(next(reading))
-    store.write(NAME, [b"y"] * 10, over=True)
-    try:
-        for piece in reading:
-            had += len(piece)
-    except StoreTrouble as error:
-        assert "another" in str(error) or "ended after" in str(error) or "no " in str(error)  # noqa: PT017 - either is right
-    else:
-        assert had == 60 << 20
-
-
-def test_a_store_that_has_less_than_was_sent(bucket: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    import obstore
-
-    store, head = bucket.open(), obstore.head
-    for count in (1, 20):
-        monkeypatch.setattr(obstore, "head", lambda *a: {**head(*a), "size": head(*a)["size"] - 1})
-        text = told(lambda n=count: store.write(NAME, pieces(n)))  # type: ignore[misc]
-        assert f"of {count << 20} bytes that were sent, the store has {(count << 20) - 1}; it was removed" in text
-        monkeypatch.undo()
-        access(bucket.server, monkeypatch, bucket.room)  # type: ignore[arg-type]
-        assert bucket.open().entries() == []
-
-
-def test_somebody_else_was_there_in_between(bucket: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is theirs stays."""
-    import obstore
-
-    store, put = bucket.open(), obstore.put
-
-    def two(*args: Any, **options: Any) -> Any:
-        done = put(*args, **options)
-        bucket.foreign(NAME, b"theirs")
-        return done
-
-    monkeypatch.setattr(obstore, "put", two)
-    with pytest.raises(AlreadyThere):
-        store.write(NAME, pieces(20))
-    assert b"".join(store.read(NAME)) == b"theirs"
-
-
-WRITER = """
-import os, sys, time
-from runbook.backup import Place
-from runbook.snapshots.store_objects import Objects
-def slow():
-    for _ in range(int(sys.argv[3])):
-        yield os.urandom(1 << 20)
-    print("begun", flush=True)
-    time.sleep(float(sys.argv[4]))
-    yield os.urandom(1 << 20)
-try:
-    Objects(Place(sys.argv[1], endpoint=sys.argv[2])).write("a.db", slow())
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-    sys.exit(130)
-print("done")
-"""
-
-
-@pytest.mark.parametrize("size", [0, 40])
-def test_ctrl_c_leaves_nothing(bucket: Site, size: int) -> None:
-    place = bucket.place()
-    argv = [sys.executable, "-c", WRITER, place.url, place.endpoint, str(size), "60"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout
-        assert writer.stdout.readline() == "begun\n"
-        begun = time.monotonic()
-        writer.send_signal(signal.SIGINT)
-        assert writer.wait(30) == 130
-        assert time.monotonic() - begun < 5
-    assert bucket.open().entries() == []
-    assert bucket.left() == []
-
-
-@pytest.mark.parametrize("own", ["s3"], indirect=True)
-def test_ctrl_c_is_heard_while_the_server_says_nothing(own: Site) -> None:
-    place = own.place()
-    argv = [sys.executable, "-c", WRITER, place.url, place.endpoint, "40", "0.5"]
-    assert own.server
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout
-        assert writer.stdout.readline() == "begun\n"
-        own.server.freeze()
-        time.sleep(1.5)
-        begun = time.monotonic()
-        writer.send_signal(signal.SIGINT)
-        assert writer.wait(40) == 130
-        assert time.monotonic() - begun < 15
-
-
 def test_a_certificate_of_ones_own(aws: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, soon: None) -> None:
     """Its authority is named by AWS_CA_BUNDLE, as for AWS' own tools; without it, nothing is sent."""
     assert aws.server
     if not aws.server.proves_keys:
         pytest.skip("moto is not started with TLS")
+    authority = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
     new = ["-newkey", "rsa:2048", "-nodes", "-keyout"]
     (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     for argv in (
         ["req", "-x509", *new, "ca.key", "-subj", "/CN=ours", "-out", "ca.pem"],
         ["req", *new, "key.pem", "-subj", "/CN=store", "-out", "asked.pem"],
-        ["x509", "-req", "-in", "asked.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
-        + ["-extfile", "names", "-out", "cert.pem"],
+        ["x509", "-req", "-in", "asked.pem", "-out", "cert.pem", "-extfile", "names", *authority],
     ):
         subprocess.run(["openssl", *argv], cwd=tmp_path, check=True, capture_output=True)
     server = S3(tmp_path)
