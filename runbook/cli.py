@@ -222,6 +222,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     for warning in warnings:
         click.echo(str(warning), err=True)
     agreed = yes and approve is None
+    loaded = commands.located(loaded, without)
     bound, note = commands.bound_meanwhile(loaded, agreed=agreed)
     bound = commands.leaving_out(loaded, bound, without) if without else bound
     typed = commands.typed(loaded, bound)

@@ -1,20 +1,24 @@
 """A plan file → :class:`runbook.plan.Plan`: YAML, schema, sense; every error at once, each with line and column.
 
 ``load`` for those who need the plan, ``validate`` for those who only ask; both read nothing but the plan file, make no
-connection, and do not look whether the snapshot is there.
+connection, and do not look whether the snapshot is there. ``load_backup`` is for plans of the other kind,
+:class:`runbook.backup.Backup`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from runbook.backup import Backup
 from runbook.plan import Plan
+from runbook.planfile import backups
 from runbook.planfile.build import build
 from runbook.planfile.durations import format_duration, parse_duration
 from runbook.planfile.pins import pinned_differences
 from runbook.planfile.problems import PlanErrors, Problem, Where, file_name, in_order, written
 from runbook.planfile.sense import View, errors, warnings
-from runbook.planfile.shape import faults
+from runbook.planfile.shape import BACKUP, KINDS, RESTORE, faults
 from runbook.planfile.tree import MAX_BYTES, Fault, Mapping, Spot, Unreadable, look_up, parse, position
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "Problem",
     "format_duration",
     "load",
+    "load_backup",
     "load_with_warnings",
     "parse_duration",
     "pinned_differences",
@@ -49,10 +54,17 @@ def load_with_warnings(path: Path, *, base: Path | None = None) -> tuple[Plan, t
     return read(_bytes(path), path, base=base)
 
 
+def load_backup(path: Path) -> tuple[Backup, tuple[Problem, ...]]:
+    """The backup plan in that file, with what is allowed and yet seldom meant. Raises PlanErrors, as ``load`` does."""
+    data = _bytes(path)
+    values, told = _checked(data, path, BACKUP)
+    return backups.build(values, path, data, path.parent.absolute()), told
+
+
 def validate(path: Path) -> tuple[Problem, ...]:
-    """Errors and warnings of a plan file, in the file's order; raises nothing. Good: none has ``warning`` False."""
+    """Errors and warnings of a plan file of either kind, in the file's order; good: none has ``warning`` False."""
     try:
-        return load_with_warnings(path)[1]
+        return _checked(_bytes(path), path, "")[1]
     except PlanErrors as e:
         return in_order((*e.problems, *e.warnings))
 
@@ -63,22 +75,30 @@ def read(data: bytes, file: Path, *, base: Path | None = None) -> tuple[Plan, tu
     Raises:
         PlanErrors: as ``load``; it has the ``warnings`` too.
     """
+    values, told = _checked(data, file, RESTORE)
+    return build(values, file, data, (base or file.parent).absolute()), told
+
+
+def _checked(data: bytes, file: Path, wanted: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """The values of a plan of the kind that is wanted, "" for any, and its warnings. Raises PlanErrors."""
     try:
         tree, broken = parse(data)
     except Unreadable as e:
         raise PlanErrors([_problem(file, e.fault)]) from None
-    kind = _other_kind(tree)
-    if kind is not None:
-        raise PlanErrors([_problem(file, f) for f in (*broken, kind)])
-    values, shapeless = faults(tree)
+    kind = getattr(look_up(tree, ("kind",)), "text", "")
+    if wanted and kind in KINDS and kind != wanted:  # all else that this kind's schema would say is beside the point
+        raise PlanErrors([_problem(file, f) for f in (*broken, _other_kind(tree, kind, wanted))])
+    kind = kind if kind in KINDS else wanted or RESTORE
+    values, shapeless = faults(tree, kind)
     found = broken + shapeless
     view = View(values, [f.where for f in found if f.where])
-    found += [Fault(position(tree, where), where, message) for where, message in errors(view)]
-    hints = [Fault(position(tree, where), where, message) for where, message in warnings(view)]
-    told = in_order(_problem(file, hint, warning=True) for hint in hints)
+    judges = (backups.errors, backups.warnings) if kind == BACKUP else (errors, warnings)
+    wrong, odd = ([Fault(position(tree, where), where, says) for where, says in judge(view)] for judge in judges)
+    found += wrong
+    told = in_order(_problem(file, hint, warning=True) for hint in odd)
     if found:
         raise PlanErrors((_problem(file, fault) for fault in found), told)
-    return build(values, file, data, (base or file.parent).absolute()), told
+    return values, told
 
 
 def _problem(file: Path, fault: Fault, warning: bool = False) -> Problem:
@@ -101,10 +121,9 @@ def _bytes(path: Path) -> bytes:
     raise PlanErrors([_problem(path, Fault(Spot(), (), message))])
 
 
-def _other_kind(tree: Mapping) -> Fault | None:
-    """A plan of another kind: everything else that this schema would say of it is beside the point."""
+def _other_kind(tree: Mapping, kind: str, wanted: str) -> Fault:
+    """A plan for other commands."""
+    takes = {RESTORE: "runbook preview, run", BACKUP: "runbook snapshot save"}
+    message = f'found "{kind}", which is for {takes[kind]}; allowed here: {wanted}'
     where: Where = ("kind",)
-    node = look_up(tree, where)
-    if getattr(node, "text", None) != "EtcdBackup":
-        return None
-    return Fault(position(tree, where), where, 'found "EtcdBackup", which comes later; allowed: EtcdRestore')
+    return Fault(position(tree, where), where, message)

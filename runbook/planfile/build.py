@@ -56,7 +56,7 @@ def build(data: Values, file: Path, text: bytes, base: Path) -> Plan:
         ticket=data["metadata"].get("ticket", ""),
         snapshot=_snapshot(spec["snapshot"], base),
         cluster=Cluster(**_fields(spec.get("cluster", {}))),
-        nodes=tuple(_node(node, ssh, paths, base) for node in spec["nodes"]),
+        nodes=tuple(built_node(node, ssh, paths, base) for node in spec["nodes"]),
         workers=tuple(_worker(worker, ssh, paths, base) for worker in spec.get("workers", [])),
         tools=_tools(spec.get("tools", {}), base),
         owner=spec.get("restore", {}).get("owner", "keep"),
@@ -101,7 +101,8 @@ def _ssh(values: Values, base: Path) -> Ssh:
     return Ssh(**fields)
 
 
-def _node(values: Values, ssh: Values, paths: Values, base: Path) -> Node:
+def built_node(values: Values, ssh: Values, paths: Values, base: Path) -> Node:
+    """One node, with what the plan says for all of them."""
     peers = tuple(values["peerURLs"])
     return Node(
         name=values["name"],

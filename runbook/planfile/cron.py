@@ -112,7 +112,7 @@ def parse_cron(text: str) -> Cron:
 
 
 def cron(text: str) -> str:
-    """What is wrong with it, as it reads after the value itself; "" for a schedule that a CronJob can have."""
+    """What is wrong with a schedule for a CronJob; nothing where it is good."""
     try:
         parse_cron(text)
     except ValueError as error:

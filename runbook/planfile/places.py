@@ -156,6 +156,41 @@ def snapshot_url(text: str) -> str:
     return fault
 
 
+def store_url(text: str) -> str:
+    """Where snapshots are kept: a directory, here or on a node, or a place in a bucket."""
+    if not text.isprintable():
+        return "holds a control character"
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return "has no scheme" + (f"; write file://{text}" if text.startswith("/") else "")
+    if "?" in rest or "#" in rest:
+        return "holds ? or #: that is for spec.snapshot.from of a restore plan" if "?" in rest else "holds #"
+    if scheme == "file":
+        return _file_url(text, unquote(rest))
+    first, slash, path = rest.partition("/")
+    if scheme == "host":
+        fault = host_path((slash + path).rstrip("/"))
+        return "names no node" if MEMBER(first) else (f"has a path that {fault}" if fault else "")
+    if scheme not in ("s3", "gs", "az"):
+        return f"has the unknown scheme {scheme}://"
+    if "@" in first or ":" in first:
+        return "holds a login or a port; credentials come from the environment, and another server from store.endpoint"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._\-]{1,221}", first):
+        return "names no bucket" if not first else f"has {first}, which no bucket is called"
+    odd = strange(path, r"A-Za-z0-9/._=+@\-") if path else ""
+    return f"has a prefix that {odd}" if odd else (_components(path) if path.rstrip("/") else "")
+
+
+def endpoint_url(text: str) -> str:
+    """Where an object store answers: scheme, host, perhaps a port, and a path that Azurite needs."""
+    if not (matched := re.fullmatch(r"https?://([^/?#]+)(/[A-Za-z0-9/._\-]*)?", text)):
+        return "is not http:// or https:// and a host"
+    if "@" in matched[1]:
+        return "names a user; credentials come from the environment"
+    place = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:([0-9]{1,5}))?", matched[1])
+    return _url_host(place[1]) if place and not int(place[3] or 1) > 65535 else "has no host and port"
+
+
 def _file_url(text: str, path: str) -> str:
     if not path.startswith("/"):
         return "has a host, or a relative path; write file:///path with three /"

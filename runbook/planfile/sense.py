@@ -74,13 +74,18 @@ class View:
 
 
 def errors(view: View) -> Iterator[Complaint]:
-    """Everything that makes the plan wrong, beyond its shape."""
+    """Everything that makes a restore plan wrong, beyond its shape."""
+    yield from host_errors(view)
+    yield from _mentions(view)
+    yield from _bump(view)
+
+
+def host_errors(view: View) -> Iterator[Complaint]:
+    """What is wrong with the hosts of any plan."""
     yield from _names(view)
     yield from _hosts(view)
     yield from _urls(view)
     yield from _paths(view)
-    yield from _mentions(view)
-    yield from _bump(view)
 
 
 def _once(entries: Iterable[tuple[object, Where, str]], means: str) -> Iterator[Complaint]:
@@ -218,24 +223,31 @@ def _relation(one: str, other: str) -> str:
     return "lies in" if _inside(one, other) else "holds" if _inside(other, one) else ""
 
 
+def node_names(view: View) -> list[str]:
+    """What the nodes are called; nothing where one's name is missing or wrong: it may well be the one that is meant."""
+    names = [n for at in view.entries(NODES) if isinstance(n := view.get((*at, "name")), str)]
+    return names if len(names) == len(list(view.entries(NODES))) else []
+
+
 def _mentions(view: View) -> Iterator[Complaint]:
     """Node names that other keys mention."""
-    names = [n for at in view.entries(NODES) if isinstance(n := view.get((*at, "name")), str)]
-    if not names or len(names) < len(list(view.entries(NODES))):
-        return  # a name is missing or wrong: it may well be the one that is meant
+    names = node_names(view)
+    if not names:
+        return
     where: Where = (*SPEC, "snapshot", "from")
     source = view.get(where)
     if isinstance(source, str) and source.startswith("host://"):
         node = source.removeprefix("host://").partition("/")[0]
         if node not in names:
-            yield where, f"found the node {shown(node)}, which the plan does not have; {_choice(node, names)}"
+            yield where, f"found the node {shown(node)}, which the plan does not have; {choice(node, names)}"
     for at in view.entries((*SPEC, "verify", "checks")):
         on = view.get((*at, "on"))
         if isinstance(on, str) and on not in (*names, "local", "all"):
-            yield (*at, "on"), f"found {shown(on)}; {_choice(on, ['local', 'all', *names])}"
+            yield (*at, "on"), f"found {shown(on)}; {choice(on, ['local', 'all', *names])}"
 
 
-def _choice(word: str, known: Collection[str]) -> str:
+def choice(word: str, known: Collection[str]) -> str:
+    """What is allowed in a word's place, and the nearest to it."""
     meant = nearest(word, known)
     return f"allowed: {', '.join(known)}" + (f"; did you mean {meant}?" if meant else "")
 
@@ -257,14 +269,14 @@ def warnings(view: View) -> Iterator[Complaint]:
     """What is allowed, and yet seldom meant."""
     yield from _warn_nodes(view)
     yield from _warn_restore(view)
-    yield from _warn_sudo(view)
+    yield from warn_sudo(view)
     where: Where = (*SPEC, "timeouts", "stop")
     text = view.get(where, "120s")
     if isinstance(text, str) and parse_duration(text) < GRACE:
         yield where, f"{text} is less than the {GRACE:g} s that the kubelet gives a pod to stop"
 
 
-def _warn_sudo(view: View) -> Iterator[Complaint]:
+def warn_sudo(view: View) -> Iterator[Complaint]:
     """A login that can do nothing on its host."""
     common: Where = (*SPEC, "ssh")
     for at in view.entries(NODES):

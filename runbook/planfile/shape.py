@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 Schema = Mapping[str, Any]
 
 
+RESTORE, BACKUP = "EtcdRestore", "EtcdBackup"
+KINDS = {RESTORE: "plan.schema.json", BACKUP: "backup.schema.json"}
+"""The kinds of plans, each with its schema's file."""
+
+
 @cache
-def schema() -> Schema:
-    """The schema of EtcdRestore, as the package carries it."""
-    text = resources.files("runbook").joinpath("schemas", "plan.schema.json").read_text("utf-8")
+def schema(kind: str = RESTORE) -> Schema:
+    """The schema of one kind, as the package carries it."""
+    text = resources.files("runbook").joinpath("schemas", KINDS[kind]).read_text("utf-8")
     loaded: Schema = json.loads(text)
     return loaded
 
 
-def resolved(part: Schema) -> Schema:
-    """A part of the schema with its ``$ref`` followed."""
+def resolved(part: Schema, kind: str = RESTORE) -> Schema:
+    """A part of that kind's schema with its ``$ref`` followed."""
     ref = part.get("$ref")
-    return schema()["$defs"][ref.rpartition("/")[2]] if ref else part
+    return schema(kind)["$defs"][ref.rpartition("/")[2]] if ref else part
 
 
 def _types(part: Schema) -> tuple[str, ...]:
@@ -39,20 +44,20 @@ def _types(part: Schema) -> tuple[str, ...]:
     return (types,) if isinstance(types, str) else tuple(types)
 
 
-def plain(node: Tree, part: Schema) -> Any:
+def plain(node: Tree, part: Schema, kind: str = RESTORE) -> Any:
     """The tree as JSON values, each scalar as the schema means it: text stays text, whatever it looks like.
 
     A scalar that is not what the schema wants stays text, so that the schema's error is about it. Nothing after a key
     is None everywhere.
     """
-    part = resolved(part)
+    part = resolved(part, kind)
     if isinstance(node, Scalar):
         return _scalar(node, _types(part))
     if isinstance(node, Sequence):
         items = part.get("items", {})
-        return [plain(item, items) for item in node.items]
+        return [plain(item, items, kind) for item in node.items]
     known = part.get("properties", {})
-    return {key: plain(value, known.get(key, {})) for key, value in node.items.items()}
+    return {key: plain(value, known.get(key, {}), kind) for key, value in node.items.items()}
 
 
 def _scalar(node: Scalar, types: tuple[str, ...]) -> str | int | bool | None:
@@ -68,14 +73,14 @@ def _scalar(node: Scalar, types: tuple[str, ...]) -> str | int | bool | None:
 
 
 @cache
-def _validator() -> Validator:
+def _validator(kind: str) -> Validator:
     """The validator; jsonschema is imported here, because only reading a plan needs it."""
     from jsonschema import Draft202012Validator, FormatChecker
 
     checker = FormatChecker(formats=())
     for name, known in FORMATS.items():
         checker.checkers[name] = (_checked(known.fault), (ValueError,))
-    return Draft202012Validator(schema(), format_checker=checker)
+    return Draft202012Validator(schema(kind), format_checker=checker)
 
 
 def _checked(fault: Any) -> Any:
@@ -87,33 +92,34 @@ def _checked(fault: Any) -> Any:
     return check
 
 
-def faults(tree: Tree) -> tuple[dict[str, Any], list[Fault]]:
-    """The plan as JSON values, and everything in it that the schema does not allow."""
-    data = plain(tree, schema())
+def faults(tree: Tree, kind: str = RESTORE) -> tuple[dict[str, Any], list[Fault]]:
+    """The plan as JSON values, and everything in it that its kind's schema does not allow."""
+    data = plain(tree, schema(kind), kind)
     found: list[Fault] = []
     formats: set[Where] = set()
     patterns: list[Fault] = []
-    for error in _validator().iter_errors(data):
+    for error in _validator(kind).iter_errors(data):
         where: Where = tuple(error.absolute_path)
         if error.validator == "format":
             formats.add(where)
-        told = list(_told(error, where, tree))
+        told = list(_told(error, where, tree, kind))
         (patterns if error.validator == "pattern" else found).extend(told)
     # A pattern stands in the schema for editors; our own check of the same value says more.
     return data, found + [p for p in patterns if p.where not in formats]
 
 
-def _told(error: ValidationError, where: Where, tree: Tree) -> Iterator[Fault]:
+def _told(error: ValidationError, where: Where, tree: Tree, kind: str) -> Iterator[Fault]:
     """One schema error in our words; unknown and missing keys one by one."""
     part: Schema = error.schema if isinstance(error.schema, dict) else {}
     value: Any = error.instance
     if error.validator == "additionalProperties":
         for key in value:
             if key not in part["properties"]:
-                yield Fault(position(tree, (*where, key), key=True), (*where, key), _unknown(key, part["properties"]))
+                at = (*where, key)
+                yield Fault(position(tree, at, key=True), at, _unknown(key, part["properties"], kind))
     elif error.validator == "required":
         missing = next(k for k in part["required"] if error.message.startswith(repr(k)))
-        says = part["properties"][missing].get("description") or resolved(part["properties"][missing])["description"]
+        says = {**resolved(part["properties"][missing], kind), **part["properties"][missing]}["description"]
         yield Fault(position(tree, where), (*where, missing), f"this key is missing; it is required: {_first(says)}")
     elif error.validator == "uniqueItems":
         seen: set[str] = set()
@@ -134,18 +140,23 @@ def _value(error: ValidationError, part: Schema, node: Tree | None) -> str:
     if error.validator == "minItems":
         return f"{found}; at least {part['minItems']} is needed"
     if error.validator in ("const", "enum"):
-        choices = [part["const"]] if "const" in part else part["enum"]
+        choices = [part["const"]] if "const" in part else [c or '""' for c in part["enum"]]
+        choices = list(KINDS) if choices[0] in KINDS else choices
         meant = nearest(error.instance, choices) if isinstance(error.instance, str) else ""
         hint = f"; did you mean {meant}?" if meant and len(choices) > 1 else ""
         return f"{found}; allowed: {', '.join(choices)}{hint}"
     return f"{found}; allowed: {_allowed(part)}{_hint(node, part)}"
 
 
+_SECRET = re.compile(r"(?<=AGE-SECRET-KEY-)[A-Z0-9]+|(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+"""What does not belong into a plan, and is not repeated: a secret identity, a login with its password."""
+
+
 def _seen(node: Tree | None) -> str:
     if isinstance(node, Scalar):
         if node.plain and _scalar(node, ()) is None:
             return "nothing"
-        return shown(node.text)
+        return shown(_SECRET.sub("…", node.text))
     if isinstance(node, Sequence):
         return f"a list of {len(node.items)}" if node.items else "an empty list"
     keys = list(node.items) if node else []
@@ -192,10 +203,10 @@ def _hint(node: Tree | None, part: Schema) -> str:
     return ""
 
 
-def _unknown(key: str, known: Schema) -> str:
+def _unknown(key: str, known: Schema, kind: str) -> str:
     """An unknown key: the nearest known one, or where it belongs."""
     meant = nearest(key, known)
-    places = _places().get(key, [])
+    places = _places(kind).get(key, [])
     if meant:
         hint = f"did you mean {meant}?"
     elif places:
@@ -206,19 +217,19 @@ def _unknown(key: str, known: Schema) -> str:
 
 
 @cache
-def _places() -> dict[str, list[str]]:
+def _places(kind: str) -> dict[str, list[str]]:
     """For every known key, the mappings that have it, as people write them."""
     places: dict[str, list[str]] = {}
 
     def visit(part: Schema, where: str) -> None:
-        part = resolved(part)
+        part = resolved(part, kind)
         for key, below in part.get("properties", {}).items():
             places.setdefault(key, []).append(where or "the top")
             visit(below, f"{where}.{key}".lstrip("."))
         if "items" in part:
             visit(part["items"], f"{where}[]")
 
-    visit(schema(), "")
+    visit(schema(kind), "")
     return places
 
 

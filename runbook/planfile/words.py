@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 
 from runbook.planfile.charset import MEMBER, USER, Check, strange, word
+from runbook.planfile.cron import cron
 from runbook.planfile.durations import parse_duration
-from runbook.planfile.places import etcd_url, host, host_path, jump, local_path, snapshot_url
+from runbook.planfile.places import endpoint_url, etcd_url, host, host_path, jump, local_path, snapshot_url, store_url
 from runbook.planfile.problems import nearest
 
 
@@ -138,6 +139,38 @@ def sha256(text: str) -> str:
     return f"has {len(text)} digits"
 
 
+def recipient(text: str) -> str:
+    """A public key of age's or of SSH's; whether it is a point of its curve, the key's own library says."""
+    if text.startswith("AGE-SECRET-KEY-"):
+        return "is a secret identity, which stands in no plan; its public key begins with age1"
+    if re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", text):
+        return ""
+    if re.fullmatch(r"ssh-(ed25519|rsa) [A-Za-z0-9+/]+=*( [\x20-\x7e]*)?", text):
+        return ""
+    return "is no recipient"
+
+
+def namespace(text: str) -> str:
+    """A namespace of Kubernetes."""
+    return "" if _LABEL.fullmatch(text) else "is no name that a namespace can have"
+
+
+def object_name(text: str) -> str:
+    """A name that a Secret may have."""
+    return "" if len(text) <= 253 and _SUBDOMAIN.fullmatch(text) else "is no name that a Secret can have"
+
+
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9.\-]+(:[0-9]{1,5})?/)?[a-z0-9]+([._\-/]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._\-]{0,127})?"
+    r"(@sha256:[0-9a-f]{64})?"
+)
+
+
+def image(text: str) -> str:
+    """A container image, as a kubelet takes it."""
+    return "" if len(text) <= 500 and _IMAGE.fullmatch(text) else "is no container image"
+
+
 MAX_ID = 0xFFFF_FFFD
 
 
@@ -155,6 +188,18 @@ FORMATS: dict[str, Format] = {
     "line": Format("one line of text, at most 500 characters", line),
     "title": Format("one line of text, at most 100 characters", title),
     "snapshot-url": Format("file:///path, a path relative to the plan file, or host://NODE/path", snapshot_url),
+    "store-url": Format(
+        "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///DIRECTORY, or host://NODE/DIRECTORY",
+        store_url,
+    ),
+    "endpoint-or-empty": Format('https://HOST:PORT or http://HOST:PORT; "" for none', or_empty(endpoint_url)),
+    "region-or-empty": Format('letters, digits and -; "" for none', or_empty(word(r"A-Za-z0-9\-", 63))),
+    "kms-key-or-empty": Format('a key\'s id, alias or ARN; "" for none', or_empty(word(r"A-Za-z0-9:/_.\-", 2048))),
+    "recipient": Format("age1… (58 characters after it), or an SSH public key: ssh-ed25519 …, ssh-rsa …", recipient),
+    "cron-or-empty": Format("minute, hour, day, month, weekday, as cron takes them", or_empty(cron)),
+    "namespace": Format("a DNS label", namespace),
+    "object-name-or-empty": Format('a DNS subdomain; "" for none', or_empty(object_name)),
+    "image-or-empty": Format('a container image, as REGISTRY/NAME:TAG; "" for none', or_empty(image)),
     "sha256": Format("64 hex digits, as sha256sum prints them", sha256),
     "token": Format(f"{_NAME}, at most 128, with $RUN for the run id", token),
     "member-name": Format(f"{_NAME}", member_name),

@@ -70,8 +70,10 @@ CHANGED = [  # what in GOOD, becomes what, and the error
     ("  name: prod", "  name: prod\n  ticket: |\n    a\n    b\n",
      '5:11: metadata.ticket: found "a\\nb\\n", which is more than one line, or holds a control character;'
      " allowed: one line of text, at most 500 characters"),
-    ("kind: EtcdRestore", "kind: EtcdRestor", '2:7: kind: found "EtcdRestor"; allowed: EtcdRestore'),
-    ("kind: EtcdRestore", "kind: EtcdBackup", '2:7: kind: found "EtcdBackup", which comes later; allowed: EtcdRestore'),
+    ("kind: EtcdRestore", "kind: EtcdRestor",
+     '2:7: kind: found "EtcdRestor"; allowed: EtcdRestore, EtcdBackup; did you mean EtcdRestore?'),
+    ("kind: EtcdRestore", "kind: EtcdBackup",
+     '2:7: kind: found "EtcdBackup", which is for runbook snapshot save; allowed here: EtcdRestore'),
     ("apiVersion: runbook/v1", "apiVersion: v1", '1:13: apiVersion: found "v1"; allowed: runbook/v1'),
     ("apiVersion: runbook/v1\n", "", "1:1: apiVersion: this key is missing; it is required: The version of this"
      " format"),

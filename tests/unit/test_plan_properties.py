@@ -313,8 +313,15 @@ SAFE = {
     "sha256": r"[0-9a-fA-F]*",
     "duration-go": r"[0-9.][0-9.a-zµμ]*",
     "member-or-place": r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    "endpoint-or-empty": r"(https?://[A-Za-z0-9._:/\[\]-]+)?",
+    "region-or-empty": r"([A-Za-z0-9][A-Za-z0-9-]*)?",
+    "kms-key-or-empty": r"([A-Za-z0-9][A-Za-z0-9:/_.-]*)?",
+    "cron-or-empty": r"[A-Za-z0-9*/, -]*",
+    "namespace": r"[a-z0-9-]+",
+    "object-name-or-empty": r"[a-z0-9.-]*",
+    "image-or-empty": r"([A-Za-z0-9][A-Za-z0-9._/:@-]*)?",
 }
-FREE = {"line", "title", "shell", "snapshot-url", "local-path", "local-path-or-empty"}
+FREE = {"line", "title", "shell", "snapshot-url", "local-path", "local-path-or-empty", "store-url", "recipient"}
 GOOD = ["m1", "prod-eu1", "https://10.0.0.1:2380", "https://[fd00::1]:2380", "/var/lib/etcd", "root:root", "keep",
         "90s", "ops@b.internal:22", "clusterrole/a:b", "role/ns/x", "default/known", "fd00::1", "10.0.0.1", "x$RUN",
         "a" * 64]  # fmt: skip
