@@ -58,8 +58,8 @@ def _head(backup: Backup) -> str:
     lines = [
         f"  runbook snapshot schedule {shlex.quote(backup.file.name)} | kubectl apply -f -",
         f"  kubectl {namespace} create job --from=cronjob/{it.name} {it.name}-now    # and try it at once",
-        f"The namespace must let pods use the host's network and files (kube-system does): {schedule.namespace} with "
-        "the label pod-security.kubernetes.io/enforce, if any, at privileged.",
+        f"Its pods must be allowed the host's network and files: where the namespace {schedule.namespace} has the "
+        "label pod-security.kubernetes.io/enforce, it must say privileged (kube-system has none by itself).",
     ]
     if schedule.secret:
         lines.append("The store's credentials, as environment variables, AWS_ACCESS_KEY_ID=… and so on:")
