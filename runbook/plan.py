@@ -112,7 +112,7 @@ class Snapshot:
 
     ``store`` is set where it is kept in a store: then ``path`` says nothing until the snapshot was fetched, and is that
     copy's from then on, whose ``name`` in the store is known then too. ``trouble`` is why it could not be fetched, as
-    JSON with ``saw`` and ``do``. ``identity_file``, of the responder's machine, has what opens it (``runbook.supply``).
+    JSON with ``saw`` and ``do``. ``identity_file``, of the responder's machine, has what opens it; ``runbook.supply``.
     """
 
     source: str

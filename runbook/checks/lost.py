@@ -175,7 +175,7 @@ class WhatIsLost(OfContent):
             yield self.warns("", saw, "their data may be gone: look at what uses them, and delete them again")
 
 
-def _taken(content: Content) -> tuple[float, str]:
+def taken(content: Content) -> tuple[float, str]:
     """When it was taken, in seconds since 1970, and how that is known."""
     written = content.touched[3] / 1e9
     if 0 < content.renewed <= written:  # a node whose clock runs ahead does not make it younger than its file
@@ -184,6 +184,6 @@ def _taken(content: Content) -> tuple[float, str]:
 
 
 def _age(content: Content, now: float) -> str:
-    at, how = _taken(content)
+    at, how = taken(content)
     date = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
     return f"{duration(max(0, now - at))} ago ({date}, {how})"
