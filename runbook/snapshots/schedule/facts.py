@@ -60,7 +60,7 @@ def facts(backup: Backup) -> Facts:
     if backup.schedule.deadline >= found.shortest:
         told = (
             f"spec.schedule.deadline: found {format_duration(backup.schedule.deadline)}, and {cron!r} fires again "
-            f"after {format_duration(found.shortest)}; allowed: less than that, or a run that hangs takes the next one's turn"
+            f"after {format_duration(found.shortest)}; allowed: less, or a run that hangs takes the next one's turn"
         )
         raise _refused(backup, [told])
     return found
