@@ -32,7 +32,7 @@ from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, Usa
 from runbook.meanwhile import bound_meanwhile, is_late, learned
 from runbook.plan import Plan, Ssh
 from runbook.planback import again
-from runbook.replay import PREPARING_FAILED, Replay, replay
+from runbook.replay import FOUND, PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
 from runbook.transport import Claim
 
@@ -230,7 +230,7 @@ def _begin(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, 
         "plan_sha256": plan.text_sha256,
         "ticket": plan.ticket,
         "snapshot": plan.snapshot.source,
-        **({supply.FOUND: plan.snapshot.shown} if plan.snapshot.store else {}),
+        **({FOUND: plan.snapshot.shown} if plan.snapshot.store else {}),
         "snapshot_sha256": "" if late else bound.sha256,
         "etcdctl_sha256": bound.etcdctl_sha256,
         "etcdutl_sha256": bound.etcdutl_sha256,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from runbook.connecting import missing_files
 from runbook.errors import NOTE, Halted, Refused
 from runbook.plan import Plan, Snapshot
+from runbook.replay import FOUND
 from runbook.tables import utc
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 IDENTITY = "RUNBOOK_AGE_IDENTITY"
 """The environment's word for the file with the age identities; it is stronger than the plan's."""
-FOUND = "snapshot_found"
-"""The journal's word, in its first line, for which snapshot of a store the run has: its URL there."""
 
 
 class _Amiss(Exception):

@@ -17,7 +17,7 @@ OBJECTS = ("s3", "gs", "az")
 SCHEMES = (*OBJECTS, "file", "host")
 SEALED = (".db.zst", ".db.age", ".db.zst.age")
 """How the names of snapshots end that are compressed or encrypted."""
-CHOICES = "?latest=verified, or ?at=TIME as 2026-04-09T14:00:00Z"
+CHOICES = "?latest=verified or ?at=TIME"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@-]*\.db(\.zst)?(\.age)?")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
@@ -76,9 +76,9 @@ def parse_reference(text: str) -> Reference:
     place, _, last = place.rpartition("/")
     name = unquote(last) if scheme == "file" else last
     if not name.endswith((".db", *SEALED)):
-        raise ValueError(f"names no snapshot: it ends with the name of one ({', '.join(SEALED)}, .db), or {CHOICES}")
+        raise ValueError(f"names no snapshot: it ends with a name (….db, ….db.zst.age), or with {CHOICES}")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"names a snapshot {name!r}; allowed in a name: letters, digits, . _ = + @ -")
+        raise ValueError("names a snapshot with other characters than letters, digits, . _ = + @ -")
     if place.endswith(("/", ":")):
         raise ValueError("names no place before the snapshot's name")
     return Reference(place, name)
@@ -91,14 +91,14 @@ def _chosen(place: str, query: str) -> Reference:
         key, _, value = pair.partition("=")
         if key not in ("latest", "at"):
             encoded = "; a ? in a file's name is written %3F" if place.startswith("file:") else ""
-            raise ValueError(f"has the unknown option {key!r}; allowed: {CHOICES}{encoded}")
+            raise ValueError(f"has the option {key}, which is neither latest nor at{encoded}")
         if key in given:
             raise ValueError(f"has {key}= twice")
         given[key] = unquote(value)
     if len(given) > 1:
-        raise ValueError(f"has latest= and at=, and only one of them can be meant; allowed: {CHOICES}")
+        raise ValueError("has latest= and at=, and only one of them can be meant")
     if "latest" in given and given["latest"] != "verified":
-        raise ValueError(f"has latest={given['latest']}; allowed: latest=verified")
+        raise ValueError(f"has latest={given['latest']}, and only latest=verified is known")
     if "at" in given:
         try:
             moment(given["at"])
