@@ -170,7 +170,8 @@ def test_what_stands_in_the_way(tmp_path: Path, changes: dict[str, Any], says: s
     with pytest.raises(UsageError) as error:
         render(plan, "kubernetes")
     assert f"{plan.file}: spec." in error.value.message
-    assert says in error.value.message
+    assert says in str(error.value)
+    assert error.value.next
 
 
 def test_everything_that_stands_in_the_way_at_once(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from runbook.backup import Backup
-from runbook.errors import UsageError
+from runbook.errors import NOTE, UsageError
 from runbook.plan import Paths
 from runbook.planfile.cron import longest_gap, parse_cron, shortest_gap
 from runbook.planfile.durations import format_duration
@@ -54,14 +55,14 @@ def facts(backup: Backup) -> Facts:
     try:
         parse_cron(cron)
     except ValueError as error:
-        raise UsageError(f"{backup.file}: spec.schedule.cron: {cron!r} {error}") from None
+        raise _refused(backup, [f"spec.schedule.cron: {cron!r} {error}"]) from None
     found = Facts(backup, longest_gap(cron), shortest_gap(cron))
     if backup.schedule.deadline >= found.shortest:
-        raise UsageError(
-            f"{backup.file}: spec.schedule.deadline: found {format_duration(backup.schedule.deadline)}, and {cron!r} "
-            f"fires again after {format_duration(found.shortest)}; allowed: less than that, or a run that hangs "
-            "takes the next one's turn"
+        told = (
+            f"spec.schedule.deadline: found {format_duration(backup.schedule.deadline)}, and {cron!r} fires again "
+            f"after {format_duration(found.shortest)}; allowed: less, or a run that hangs takes the next one's turn"
         )
+        raise _refused(backup, [told])
     return found
 
 
@@ -81,12 +82,22 @@ class Inside:
 
 def inside(backup: Backup) -> Inside:
     """What the plan says of a pod on a node. Raises UsageError with everything that stands in the way, a line each."""
-    wrong = [f"{backup.file}: {fault}" for fault in _faults(backup)]
-    if wrong:
-        raise UsageError("\n".join(wrong))
+    if wrong := list(_faults(backup)):
+        plan = shlex.quote(str(backup.file))
+        systemd = f"runbook snapshot schedule {plan} --systemd{NOTE}a timer beside the cluster needs none of this"
+        raise _refused(backup, wrong, *([FIND_IMAGE] if "etcdImage" in wrong[0] else []), systemd)
     tag = _TAG.fullmatch(backup.schedule.etcd_image)
     old = tag is not None and (int(tag["major"]), int(tag["minor"])) < (3, 6)
     return Inside(_endpoints(backup)[0], backup.hosts.nodes[0].paths, "etcdctl" if old else "etcdutl")
+
+
+def _refused(backup: Backup, faults: Sequence[str], *next_: str) -> UsageError:
+    return UsageError(
+        "\n".join(f"{backup.file}: {fault}" for fault in faults),
+        true="nothing was rendered, and nothing was changed",
+        means="the plan has no schedule that could be kept" if not next_ else "a pod could not do what it is for",
+        next=next_ or (f"runbook validate {shlex.quote(str(backup.file))}{NOTE}once it is mended",),
+    )
 
 
 def _endpoints(backup: Backup) -> list[str]:
@@ -99,32 +110,28 @@ def _faults(backup: Backup) -> Iterator[str]:
     schedule = backup.schedule
     if not schedule.etcd_image:
         yield (
-            "spec.schedule.etcdImage: is missing; the job runs the cluster's own etcdctl, so it must be the image "
-            f"that etcd runs from: {FIND_IMAGE}"
+            "spec.schedule.etcdImage: is missing; the job runs the cluster's own etcdctl: name the image that its etcd "
+            "runs from"
         )
     elif not _TAG.fullmatch(schedule.etcd_image):
         yield (
             f"spec.schedule.etcdImage: found {schedule.etcd_image!r}; allowed: an image with a tag that begins with "
-            f"etcd's version, such as registry.k8s.io/etcd:3.5.16-0, and a digest after it or none. Yours: {FIND_IMAGE}"
+            "etcd's version, such as registry.k8s.io/etcd:3.5.16-0, and a digest after it or none"
         )
     if not schedule.image:
         yield (
             "spec.schedule.image: is missing; an image with runbook in it verifies the snapshot, encrypts it and takes "
-            "it to the store: docs/schedule.md has the four lines that build one. Without one: schedule --systemd"
+            "it to the store: docs/schedule.md has the four lines that build one"
         )
     if backup.store.url.startswith("host://"):
         yield (
             f"spec.store.url: found {backup.store.url!r}, and a pod has no SSH key to a host, nor should it; allowed "
-            "for a CronJob: s3://, gs://, az://, or file:// where every node has the directory mounted. "
-            "For host://: schedule --systemd"
+            "for a CronJob: s3://, gs://, az://, or file:// where every node has the directory mounted"
         )
     if len({(n.paths.etcd_ca, n.paths.etcd_cert, n.paths.etcd_key) for n in backup.hosts.nodes}) > 1:
-        yield (
-            "spec.nodes: etcdCA, etcdCert or etcdKey are not the same on all of them, and one CronJob serves all; "
-            "make them the same, or: schedule --systemd"
-        )
+        yield "spec.nodes: etcdCA, etcdCert or etcdKey are not the same on all of them, and one CronJob serves all"
     if len(found := _endpoints(backup)) > 1:
         yield (
             f"spec.nodes: etcd does not listen alike on all of them ({', '.join(found)}), and one CronJob serves all; "
-            "allowed: one scheme and one port in clientURLs. Otherwise: schedule --systemd"
+            "allowed: one scheme and one port in clientURLs"
         )
