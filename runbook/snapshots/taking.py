@@ -46,10 +46,17 @@ free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
 mkdir -m 700 "$own" || refuse failed "cannot write in $dir"
 timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
 saving=$!
-# Whoever has left is noticed by this, which holds neither the lock nor, while it sleeps, the connection.
+# Whoever has left is noticed by this. It holds neither the lock nor, in its sleep, the connection, and ends between two
+# signs of life and never within one: each is a mark on both streams.
 (
+  over=
   trap '' PIPE
-  while sleep "$beat" >/dev/null 2>&1; do frame beat 0 2>/dev/null || kill "$$"; done
+  trap 'over=1' TERM
+  while [ -z "$over" ]; do
+    sleep "$beat" >/dev/null 2>&1 &
+    wait "$!"
+    [ -n "$over" ] || frame beat 0 || kill "$$"
+  done
 ) 9>&- </dev/null &
 beater=$!
 wait "$saving"
