@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,3 +197,32 @@ def prune(plan: Path, dry_run: bool, yes: bool, output: str) -> None:
     at = _where(str(plan))
     document, text = work(at, dry_run=dry_run, confirm=confirm(yes, at.typed("prune")), tell=_tell)
     _show(document, text, output)
+
+
+@snapshot.command()
+@PLAN
+@click.option("--systemd", is_flag=True, help="A timer and a service, for a machine that is not in the cluster.")
+@click.option("--only", type=click.Choice(["cronjob", "rules"]), help="The CronJob alone, or the PrometheusRule alone.")
+@click.option("--etcd-image", default="", metavar="IMAGE", help="The cluster's own etcd's, in place of the plan's.")
+@OUTPUT
+def schedule(plan: Path, systemd: bool, only: str | None, etcd_image: str, output: str) -> None:
+    """Print a CronJob and its alerts for a backup plan, or a timer and a service; connects to nothing."""
+    from runbook.errors import UsageError
+    from runbook.snapshots.schedule import Kind, render
+    from runbook.snapshots.work import backup_of
+
+    if systemd and only:
+        raise UsageError(
+            "--systemd and --only exclude each other",
+            true="nothing was changed",
+            means="--only chooses among what goes into a cluster",
+            next=(f"runbook snapshot schedule {shlex.quote(str(plan))} --systemd",),
+        )
+    kind: Kind = "systemd" if systemd else "cronjob" if only == "cronjob" else "rules" if only else "kubernetes"
+    own = Path(sys.argv[0]).absolute()
+    program = own if own.name == "runbook" else Path(shutil.which("runbook") or "/usr/local/bin/runbook")
+    text = render(backup_of(plan, _tell), kind, etcd_image, program)
+    if output == "json":
+        click.echo(json.dumps({"kind": kind, "text": text}, indent=2, ensure_ascii=False))
+    else:
+        click.echo(text, nl=not text.endswith("\n"))
