@@ -114,6 +114,26 @@ def test_the_latest_one_to_the_end(desk: Keeper) -> None:
     assert desk.tree() == before
 
 
+def test_a_store_on_a_node(desk: Keeper) -> None:
+    url = "host://m2/opt/backup/store"
+    desk.write_plan(snapshot={"from": f"{url}?latest=verified", "identityFile": str(desk.keys)})
+    revision = desk.take_snapshot()
+    name = desk.keep()
+    desk.lab.exec("m2", ["mkdir", "-p", "-m", "700", "/opt/backup/store"], check=True)
+    try:
+        for path in (desk.home / "store").iterdir():
+            put = ["sh", "-c", "cat > /opt/backup/store/$1", "sh", path.name]
+            desk.lab.exec_bytes("m2", put, input=path.read_bytes())
+        desk.kill_at(("run", desk.plan, "--yes"), begins("StageSnapshot"))
+        desk.runbook("resume")
+        desk.assert_restored(revision + BUMP)
+        assert desk.status()["snapshot"] == f"{url}/{name}"
+        desk.assert_nothing_left()
+        desk.runbook("finish", "--yes")
+    finally:
+        desk.lab.exec("m2", ["rm", "-r", "/opt/backup/store"], check=True)
+
+
 def test_killed_before_it_is_staged_and_in_the_outage(desk: Keeper) -> None:
     """The same snapshot is taken again, although a newer one was verified meanwhile; then none is needed any more."""
     desk.write_plan()
