@@ -49,8 +49,7 @@ class Schedule:
 class Backup:
     """A valid backup plan. ``name`` is the cluster's, in every snapshot's name; ``recipients`` are age's public keys.
 
-    ``max_age`` in seconds, a warning in ``list`` and the alert: None is two intervals of the schedule. ``metrics`` is a
-    directory of this machine for Prometheus' textfile collector.
+    ``metrics`` is a directory of this machine for Prometheus' textfile collector.
     """
 
     name: str

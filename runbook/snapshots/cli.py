@@ -27,7 +27,7 @@ IDENTITY = click.option(
     help="With what an encrypted snapshot is opened: age's, or an SSH key. Else $RUNBOOK_AGE_IDENTITY names it.",
 )
 YES = click.option("--yes", is_flag=True, help="Answer every confirmation with yes.")
-PLAN = click.argument("plan", type=click.Path(path_type=Path))
+PLAN = click.argument("plan")
 STORE = click.argument("where", metavar="PLAN|URL")
 
 
@@ -66,20 +66,19 @@ def snapshot() -> None:
 @snapshot.command()
 @PLAN
 @OUTPUT
-def save(plan: Path, output: str) -> None:
+def save(plan: str, output: str) -> None:
     """Take a snapshot of a healthy member, prove, compress, encrypt, ship it, and let old ones go.
 
     No host is changed, and nothing is left on it. A second one at the same time ends with 6.
     """
     from runbook.checks.words import size
     from runbook.snapshots.saving import save as work
-    from runbook.snapshots.work import told
+    from runbook.snapshots.work import planned, told
 
-    at = _where(str(plan))
-    if at.backup is None:
-        raise AssertionError("a path names a plan")
+    at = _where(plan)
+    backup = planned(at, "save")
     with told([at.typed("list"), at.typed("save")], "the newest snapshot is the one before"):
-        saved = work(at.backup, at.store, _tell)
+        saved = work(backup, at.store, _tell)
     for text in saved.warnings:
         _tell(f"warning: {text}")
     made = saved.sidecar
@@ -189,12 +188,12 @@ def list_(where: str, endpoint: str, region: str, output: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @YES
 @OUTPUT
-def prune(plan: Path, dry_run: bool, yes: bool, output: str) -> None:
+def prune(plan: str, dry_run: bool, yes: bool, output: str) -> None:
     """Let go what the plan's keep does not keep; never the newest verified one, never a file of others."""
     from runbook.confirming import confirm
     from runbook.snapshots.work import prune as work
 
-    at = _where(str(plan))
+    at = _where(plan)
     document, text = work(at, dry_run=dry_run, confirm=confirm(yes, at.typed("prune")), tell=_tell)
     _show(document, text, output)
 
@@ -205,7 +204,7 @@ def prune(plan: Path, dry_run: bool, yes: bool, output: str) -> None:
 @click.option("--only", type=click.Choice(["cronjob", "rules"]), help="The CronJob alone, or the PrometheusRule alone.")
 @click.option("--etcd-image", default="", metavar="IMAGE", help="The cluster's own etcd's, in place of the plan's.")
 @OUTPUT
-def schedule(plan: Path, systemd: bool, only: str | None, etcd_image: str, output: str) -> None:
+def schedule(plan: str, systemd: bool, only: str | None, etcd_image: str, output: str) -> None:
     """Print a CronJob and its alerts for a backup plan, or a timer and a service; connects to nothing."""
     from runbook.errors import UsageError
     from runbook.snapshots.schedule import Kind, render
@@ -216,12 +215,12 @@ def schedule(plan: Path, systemd: bool, only: str | None, etcd_image: str, outpu
             "--systemd and --only exclude each other",
             true="nothing was changed",
             means="--only chooses among what goes into a cluster",
-            next=(f"runbook snapshot schedule {shlex.quote(str(plan))} --systemd",),
+            next=(f"runbook snapshot schedule {shlex.quote(plan)} --systemd",),
         )
     kind: Kind = "systemd" if systemd else "cronjob" if only == "cronjob" else "rules" if only else "kubernetes"
     own = Path(sys.argv[0]).absolute()
     program = own if own.name == "runbook" else Path(shutil.which("runbook") or "/usr/local/bin/runbook")
-    text = render(backup_of(plan, _tell), kind, etcd_image, program)
+    text = render(backup_of(Path(plan), _tell), kind, etcd_image, program)
     if output == "json":
         click.echo(json.dumps({"kind": kind, "text": text}, indent=2, ensure_ascii=False))
     else:

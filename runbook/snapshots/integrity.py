@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import stat
 import threading
@@ -31,6 +32,10 @@ _LAST = (1 << 63) - 1
 _SMALLEST = 4 * 4096
 INTERRUPTED = "The copy was interrupted: copy it again, or use another snapshot."
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+
+
+_KEY = re.compile(rb"SECRET|PRIVATE|[Pp]assword|[Tt]oken")
+"""Of a text that has one of these near its beginning, nothing is shown."""
 
 
 class SnapshotDamaged(Refused):
@@ -203,15 +208,13 @@ def revision_after(facts: SnapshotFacts, bump: int) -> int:
 
 def _unopened(path: Path, error: Exception) -> SnapshotDamaged:
     if isinstance(error, FileNotFoundError):
-        do = "Correct spec.snapshot.from in the plan; a path without a scheme is relative to the plan file."
+        do = "Name a file that is there; in a plan (spec.snapshot.from) a path is relative to the plan file."
         return SnapshotDamaged(path, "missing", "there is no such file", do)
     if isinstance(error, PermissionError):
         do = "Run as a user who may read it; do not make it readable for all, it holds every Secret."
         return SnapshotDamaged(path, "unreadable", "you may not read this file", do)
     says = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    return SnapshotDamaged(
-        path, "unreadable", f"it cannot be opened: {says}", "Correct spec.snapshot.from in the plan."
-    )
+    return SnapshotDamaged(path, "unreadable", f"it cannot be opened: {says}", "Name the snapshot file itself.")
 
 
 class _Reading:
@@ -278,7 +281,8 @@ class _Reading:
                 raise self._bad("packed", f"it is a {name} file", f"Unpack it, and name the unpacked file ({name}).")
         if _is_text(head):
             start = head[:40].decode("utf-8", "replace").split("\n")[0]
-            raise self._bad("text", f"it is a text, beginning with {start!r}", "Name the snapshot file itself.")
+            told = "" if _KEY.search(head) else f", beginning with {start!r}"
+            raise self._bad("text", f"it is a text{told}", "Name the snapshot file itself.")
         do = "It was made by something else, or damaged: name an etcd snapshot."
         raise self._bad("not-bolt", "it is no etcd snapshot: bbolt's magic number is not where it belongs", do)
 

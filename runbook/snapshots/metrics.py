@@ -62,6 +62,7 @@ def write(directory: Path, cluster: str, values: Mapping[str, float]) -> None:
     part = directory / f".{path.name}.{secrets.token_hex(4)}"
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        os.fchmod(fd, 0o644)  # whatever the umask says
         with os.fdopen(fd, "w", encoding="utf-8") as out:
             out.write("\n".join([*lines, ""]))
         os.replace(part, path)

@@ -54,8 +54,12 @@ def told(next_: Sequence[str], means: str = "what is stored is as it was") -> It
         yield
     except StoreTrouble as error:
         raise Refused(str(error), true=true, means=means, next=next_) from error
-    except (NotASnapshot, Unsealable) as error:
+    except NotASnapshot as error:
         raise Refused(f"the snapshot: {error}", true=true, means=means, next=next_) from error
+    except Unsealable as error:
+        key = f"export {IDENTITY}=FILE{NOTE}the file with the identity: age's, or an SSH private key"
+        keys = (key,) if "identity" in str(error) or "decrypt" in str(error) else ()
+        raise Refused(f"the snapshot: {error}", true=true, means=means, next=(*keys, *next_)) from error
     except NoKey as error:
         raise UsageError(str(error), true="nothing was changed", means=means, next=next_) from error
 
@@ -88,7 +92,7 @@ def where(word: str, tell: Tell, endpoint: str = "", region: str = "") -> Where:
             next=("runbook snapshot list --help",),
         )
     place = Place(word, endpoint, region)
-    with told([f"runbook snapshot list {shlex.quote(word)}"]):
+    with told([f"runbook snapshot list {shlex.quote(word)}{NOTE}after mending that"]):
         return Where(word, place, open_store(place, None))
 
 
@@ -114,7 +118,7 @@ def identities(file: Path | None) -> list[Any]:
 
 def listed(at: Where, now: datetime) -> tuple[dict[str, Any], str, list[str]]:
     """What the store holds: a document, a text, and what should be known of it."""
-    with told([at.typed("list")]):
+    with told([f"{at.typed('list')}{NOTE}after mending that"]):
         found = catalogue.read(at.store, now)
     document = {
         "store": at.store.url,
@@ -180,25 +184,31 @@ def aged(taken: datetime, now: datetime) -> str:
     return f"{seconds / 86400:.0f} d" if seconds > 3 * 86400 else duration(round(seconds))
 
 
+def planned(at: Where, command: str) -> Backup:
+    """The plan that was named. Raises UsageError for a URL, where a command needs more than a store."""
+    if at.backup is not None:
+        return at.backup
+    raise UsageError(
+        f"{at.word} is a store's URL, and {command} takes a backup plan",
+        true="nothing was changed",
+        means="only a plan says which cluster is meant, and what is kept of it",
+        next=(f"runbook snapshot {command} PLAN",),
+    )
+
+
 # prune.
 
 
 def prune(at: Where, *, dry_run: bool, confirm: Callable[[str], None], tell: Tell) -> tuple[dict[str, Any], str]:
     """Let go what no tier keeps. Raises UsageError where no plan says what is kept."""
-    if at.backup is None:
-        raise UsageError(
-            f"{at.word} names a store, and no plan that says what is kept",
-            true="nothing was changed",
-            means="spec.keep of a backup plan says it, and metadata.name whose snapshots they are",
-            next=("runbook snapshot prune PLAN --dry-run",),
-        )
+    backup = planned(at, "prune")
     now = datetime.now(UTC)
     gone: list[str] = []
     with told([at.typed("list")], "what is gone is gone, and all else is as it was"):
-        judged = pruning.judge(catalogue.read(at.store, now), at.backup.name, at.backup.keep, now)
+        judged = pruning.judge(catalogue.read(at.store, now), backup.name, backup.keep, now)
         if not dry_run and (judged.goes or judged.orphans):
             names = "\n".join(f"  {v.name}" for v in judged.goes)
-            many = f"{len(judged.goes)} of {len(judged.goes) + len(judged.kept)} snapshots of {at.backup.name}"
+            many = f"{len(judged.goes)} of {len(judged.goes) + len(judged.kept)} snapshots of {backup.name}"
             confirm(f"{names}\nRemove these {many} from {at.store.url}?")
             for name in pruning.carry_out(at.store, judged):
                 tell(f"removed {name}")
@@ -214,5 +224,5 @@ def prune(at: Where, *, dry_run: bool, confirm: Callable[[str], None], tell: Tel
     rows = [("", "TAKEN", "NAME", "KEPT FOR")]
     rows += [("keep", stamp(v.at), v.name, ", ".join(v.why)) for v in judged.kept]
     rows += [("go" if dry_run else "gone", stamp(v.at), v.name, "") for v in judged.goes]
-    text = "\n".join(columns(rows)) if len(rows) > 1 else f"{at.store.url} has no snapshot of {at.backup.name}."
+    text = "\n".join(columns(rows)) if len(rows) > 1 else f"{at.store.url} has no snapshot of {backup.name}."
     return document, text
