@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from runbook.connecting import missing_files
 from runbook.errors import NOTE, Halted, Refused
-from runbook.plan import Plan, Snapshot
+from runbook.plan import Place, Plan, Snapshot
 from runbook.replay import FOUND
 from runbook.tables import utc
 
@@ -162,23 +162,25 @@ def _refusing(again: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(where: str, opened: str = "") -> Iterator[None]:
-    """What may go wrong with a store and its snapshots, as one kind of error. ``where`` names store or snapshot.
+def _told(place: Place, name: str = "", opened: str = "") -> Iterator[None]:
+    """What may go wrong with a store, and with its snapshot of that name, as one kind of error.
 
     ``opened``: with what it was to be decrypted, in words.
     """
+    from runbook.snapshots.finding import NoneFits
     from runbook.snapshots.integrity import SnapshotDamaged
     from runbook.snapshots.sealing import NoKey, Unsealable
     from runbook.snapshots.stores import StoreTrouble
+    from runbook.snapshots.urls import to_list
 
-    store = where.rpartition("/")[0] if where.endswith((".db", ".zst", ".age")) else where
-    another = (f"runbook snapshot list {shlex.quote(store)}{NOTE}is there another one?",)
+    where = f"{place.url}/{name}" if name else place.url
+    another = (f"{to_list(place.url, place.endpoint, place.region)}{NOTE}is there another one?",)
     try:
         yield
     except StoreTrouble as error:
-        raise _Amiss(error.what, error.do) from error
+        raise _Amiss(error.what, error.do, another if isinstance(error, NoneFits) else ()) from error
     except SnapshotDamaged as error:
-        raise _Amiss(error.message, "nothing was sent to any host", error.next) from error
+        raise _Amiss(error.message, "nothing was sent to any host", another) from error
     except Unsealable as error:
         do = "the file or its sidecar was changed, or another key is needed: take another snapshot, or that key"
         raise _Amiss(f"{where}: {error}{opened}", do, another) from error
@@ -192,15 +194,11 @@ def _open(plan: Plan) -> Store:
     from runbook.snapshots.opening import open_store
 
     place = _place(plan.snapshot)
-    with _told(place.url):
-        if place.url.startswith("host://"):
-            from runbook.connecting import enter_lab
-
-            enter_lab(plan)
+    with _told(place):
         return open_store(place, plan)
 
 
-def _place(source: Snapshot) -> Any:
+def _place(source: Snapshot) -> Place:
     if source.store is None:
         raise AssertionError("only what is kept in a store is looked for there")
     return source.store
@@ -215,7 +213,7 @@ def _found(store: Store, plan: Plan) -> Found:
     reference = parse_reference(source.source)
     if source.name:
         reference = Reference(reference.place_url, source.name)
-    with _told(store.url):
+    with _told(_place(source)):
         found = find(store, reference, datetime.now(UTC), plan.name)
     if source.sha256 and found.sha256 and found.sha256 != source.sha256:
         saw = f"{store.url}/{found.name} has the sha256 {found.sha256} by its sidecar; the plan says {source.sha256}"
@@ -239,7 +237,7 @@ def _fetched(plan: Plan, held: contextlib.ExitStack, stream: TextIO | None, boun
     _same(where, found.sha256, bound)
     identities, opened = _identities(source, found, where)
     coming = Coming(f"fetching {where}", found.size)
-    with _told(where, opened):
+    with _told(source.store, found.name, opened):
         file, path = held.enter_context(scratch.held(found.plain_size, runs.state_dir))
         mine = replace(source, path=path, name=found.name)
         with waiting.told(stream, lambda: str(coming)) if stream else contextlib.nullcontext():
@@ -271,7 +269,7 @@ def _identities(source: Snapshot, found: Found, where: str) -> tuple[list[Any], 
             f"name the file that has it: spec.snapshot.identityFile, or {IDENTITY}",
             (f"export {IDENTITY}=FILE{NOTE}FILE: an age identity (AGE-SECRET-KEY-…), or an SSH private key",),
         )
-    with _told(where):
+    with _told(_place(source), found.name):
         try:
             return identities_of(file), f" (encrypted to {keys}; the identity is from {file})"
         except OSError as error:

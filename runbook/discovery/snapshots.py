@@ -211,6 +211,8 @@ def _looked(url: str) -> Source:
     from runbook.snapshots.stores import StoreTrouble
 
     reference = parse_reference(url)
+    if reference.place_url.startswith("host://"):
+        return Source(url, damage=f"{url} was not looked into: `runbook preview --check` does that")
     try:
         found = find(open_store(Place(reference.place_url), None), reference, datetime.now(UTC))
     except StoreTrouble as error:

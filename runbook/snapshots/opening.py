@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from runbook.snapshots.stores import Store, StoreTrouble
@@ -27,15 +25,14 @@ def open_store(place: Place, hosts: Plan | None) -> Store:
 
         return Files(Path(unquote(rest)))
     if scheme == "host":
+        from runbook.snapshots.store_host import HostFiles
+
         node, _, directory = rest.partition("/")
         if hosts is None or node not in (n.name for n in hosts.nodes):
             raise StoreTrouble(f"{place.url}: no plan names a node {node}", "only a plan's nodes can have such a store")
-        return _kind("store_host", "HostFiles")(hosts, node, f"/{directory}")
+        return HostFiles(hosts, node, f"/{directory}")
     if scheme in OBJECTS:
-        return _kind("store_objects", "Objects")(place)
+        from runbook.snapshots.store_objects import Objects
+
+        return Objects(place)
     raise StoreTrouble(f"{place.url} has no scheme that runbook knows", "file://, host://, s3://, gs:// or az://")
-
-
-def _kind(module: str, name: str) -> Callable[..., Store]:
-    """A kind of store, by its module."""
-    return cast("Callable[..., Store]", getattr(importlib.import_module(f"runbook.snapshots.{module}"), name))

@@ -39,15 +39,17 @@ def room(size: int) -> IO[bytes]:
 def held(size: int, private: Callable[[], Path]) -> Iterator[tuple[IO[bytes], Path]]:
     """A file for so many bytes, and a path by which this process and its children can open it while the block lasts.
 
-    ``private`` gives a directory of this user's alone, for a machine that has no ``/proc``: there no other process can
-    open a file without a name, so it has one, until the block ends, and whoever comes next removes what was left.
+    ``private`` gives a directory of this user's alone, for a machine that has no ``/proc`` (a Mac), or none for us:
+    there no other process can open a file without a name, so it has one, until the block ends. Where this process is
+    killed before, whoever comes next removes what was left.
 
     Raises:
         OSError: there is no room for it.
     """
-    if (PROC / str(os.getpid()) / "fd").is_dir():
+    mine = PROC / str(os.getpid())
+    if _children_may_look(mine):
         with room(size) as file:
-            yield file, PROC / str(os.getpid()) / "fd" / str(file.fileno())
+            yield file, mine / "fd" / str(file.fileno())
         return
     own = private()
     _tidy(own)
@@ -57,6 +59,14 @@ def held(size: int, private: Callable[[], Path]) -> Iterator[tuple[IO[bytes], Pa
     with named:
         fcntl.flock(named, fcntl.LOCK_EX)
         yield named.file, Path(named.name)
+
+
+def _children_may_look(mine: Path) -> bool:
+    """A program that was given rights of its own, by a file capability, has a ``/proc`` entry that is root's alone."""
+    try:
+        return mine.stat().st_uid == os.geteuid() and (mine / "fd").is_dir()
+    except OSError:
+        return False
 
 
 def _tidy(private: Path) -> None:

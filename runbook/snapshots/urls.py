@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import unquote
 
+from runbook.errors import command
+
 OBJECTS = ("s3", "gs", "az")
 """The schemes of object stores."""
 SCHEMES = (*OBJECTS, "file", "host")
@@ -49,6 +51,11 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(text.upper())
     except ValueError:
         raise ValueError("is no time that a calendar and a clock have") from None
+
+
+def to_list(url: str, endpoint: str = "", region: str = "") -> str:
+    """The command that lists what a store has."""
+    return command(("runbook", "snapshot", "list", url), {"--endpoint": endpoint, "--region": region})
 
 
 def is_reference(text: str) -> bool:

@@ -215,6 +215,12 @@ def test_where_no_process_can_open_a_nameless_file_it_has_a_name(
     assert list(own.iterdir()) == []
 
 
+def test_where_children_may_not_look_it_has_a_name_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with scratch.held(1, lambda: tmp_path) as (_, path):
+        assert path.parent == tmp_path
+
+
 def test_what_a_killed_process_left_there_is_removed_by_the_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -407,12 +407,13 @@ def checks(desk: Desk, *others: Finding) -> None:
 
 def test_who_waits_is_told_how_much_has_come(desk: Desk, shelf: Shelf) -> None:
     name = put(shelf)
-    desk.patch.setattr(waiting, "FIRST", 0.02)
+    for what in ("FIRST", "EVERY", "REDRAWN"):
+        desk.patch.setattr(waiting, what, 0.01)
     read = Files.read
 
     def slowly(self: Files, file: str) -> Iterator[bytes]:
         yield from read(self, file)
-        time.sleep(0.2 if file == name else 0)
+        time.sleep(0.5 if file == name else 0)
 
     desk.patch.setattr(Files, "read", slowly)
     typed = desk.type("run", str(desk.plan_path), "--yes", "--output", "json")
@@ -423,7 +424,7 @@ def test_who_waits_is_told_how_much_has_come(desk: Desk, shelf: Shelf) -> None:
 def test_a_person_is_told_which_one_before_being_asked(desk: Desk, shelf: Shelf) -> None:
     name = put(shelf)
     questions: list[str] = []
-    desk.patch.setattr("runbook.cli._confirm", lambda *_: questions.append)
+    desk.patch.setattr("runbook.cli.confirm", lambda *_: questions.append)
     desk.type("run", str(desk.plan_path))
     assert f"from {shelf.url}?latest=verified (it is {name}, and its sha256" in questions[0]
 
@@ -431,6 +432,6 @@ def test_a_person_is_told_which_one_before_being_asked(desk: Desk, shelf: Shelf)
 def test_it_is_taken_while_the_person_thinks(desk: Desk, shelf: Shelf) -> None:
     """What was agreed to is what was shown, whatever was added since."""
     name = put(shelf, 3)
-    desk.patch.setattr("runbook.cli._confirm", lambda *_: lambda _: put(shelf, 0.1))
+    desk.patch.setattr("runbook.cli.confirm", lambda *_: lambda _: put(shelf, 0.1))
     desk.type("run", str(desk.plan_path))
     assert all_runs()[0].lines()[0]["snapshot_found"] == f"{shelf.url}/{name}"
