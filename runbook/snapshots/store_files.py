@@ -54,12 +54,11 @@ class Files(Store):
 
     def write(self, name: str, pieces: Iterable[bytes], *, over: bool = False) -> None:
         """Beside its place, synced, then under its name: a crash leaves what the next writer removes."""
+        self._place(name)
         self._tidy()
-        part = self.path / f".{name}.{secrets.token_hex(4)}.part"
         with self._told(f"write {name} into"):
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            part, fd = self._begun(name)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             for piece in pieces:
                 with self._told(f"write {name} into"):
                     _all(fd, piece)
@@ -77,6 +76,20 @@ class Files(Store):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._place(name))
             self._sync()
+
+    def _begun(self, name: str) -> tuple[Path, int]:
+        """A new file beside the name's place, locked. Another writer may tidy it away before the lock: then again."""
+        while True:
+            part = self.path / f".{name}.{secrets.token_hex(4)}.part"
+            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink:
+                    return part, fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
 
     def _place(self, name: str) -> Path:
         if "/" in name or name in ("", ".", ".."):

@@ -38,7 +38,7 @@ PATIENCE = timedelta(seconds=60)
 """For how long each request of a transfer is tried again: a server that was restarted is waited for."""
 SILENCE = timedelta(seconds=60)
 """After so long without an answer a request has failed: a part takes less at 140 kB/s."""
-_CLEANING = 20.0
+_CLEANING = 10.0
 """Seconds that an interrupted upload may take to remove its parts."""
 
 
@@ -210,6 +210,8 @@ class Objects(Store):
         except PreconditionError:
             raise StoreTrouble(f"{self.url} has another {name} than before", "it was written over; try again") from None
         except (BaseError, OSError, ValueError) as error:
+            if "<Code>InvalidBlockList" in str(error):  # Azure: another writer of that name was done first
+                raise self._taken(name) from None
             if isinstance(error, FileNotFoundError) and what != _WRITE and is_missing(str(error)):
                 raise NotThere(f"{self.url} has no {name}", "list what it has: runbook snapshot list") from None
             raise trouble(self.url, what.format(name), str(error)) from None
