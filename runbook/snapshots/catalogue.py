@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar, is_name
-from runbook.snapshots.stores import Entry, NotThere, Store, StoreTrouble
+from runbook.snapshots.stores import Entry, NotThere, Store
 
 AHEAD = timedelta(minutes=5)
 """A clock that is ahead by less is no wrong clock."""
-_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -49,43 +48,44 @@ class Catalogue:
 
 
 def read(store: Store, now: datetime) -> Catalogue:
-    """All of it. Raises StoreTrouble where the store cannot be read; a sidecar that is wrong is told of its snapshot.
+    """All of it; what is wrong with a sidecar is told of its snapshot. ``now`` has a time zone.
 
-    ``now`` has a time zone.
+    Raises StoreTrouble where the store does not answer: to go on without the sidecar that it withheld would be to take
+    an older snapshot for the newest.
     """
     entries = store.entries()
-    names = {e.name for e in entries}
+    sizes = {e.name: e.size for e in entries}
     ours = [e for e in entries if is_name(e.name)]
     theirs = {e.name + SUFFIX for e in ours}
     lone = [e.name for e in entries if e.name.endswith(SUFFIX) and is_name(e.name[: -len(SUFFIX)])]
-    lone = [name for name in lone if name not in theirs]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        items = list(pool.map(lambda e: _item(store, e, now) if e.name + SUFFIX in names else _bare(e), ours))
+    lone = [name for name in lone if name not in theirs and sizes[name] <= MAX_BYTES]
+    with ThreadPoolExecutor(max(1, store.at_once)) as pool:
+        items = list(pool.map(lambda e: _item(store, e, sizes.get(e.name + SUFFIX), now), ours))
         orphans = [s for s in pool.map(lambda name: _orphan(store, name), lone) if s]
     known = {e.name for e in ours} | theirs | {o.name + SUFFIX for o in orphans}
     foreign = [e.name for e in entries if e.name not in known]
     return Catalogue(tuple(_sorted(items)), tuple(orphans), tuple(foreign))
 
 
-def _bare(entry: Entry) -> Item:
-    return Item(entry, None, "it has no sidecar: half-written, or not runbook's")
-
-
-def _item(store: Store, entry: Entry, now: datetime) -> Item:
+def _item(store: Store, entry: Entry, octets: int | None, now: datetime) -> Item:
+    """``octets`` is how large its sidecar is, None where it has none."""
+    bare = Item(entry, None, "it has no sidecar: it is half-written, or its sidecar was removed")
+    if octets is None:
+        return bare
+    if octets > MAX_BYTES:
+        return Item(entry, None, f"its sidecar has {octets} bytes, and is none of runbook's")
     try:
         sidecar = Sidecar.from_json(store.read_small(entry.name + SUFFIX, MAX_BYTES))
     except NotThere:
-        return _bare(entry)  # removed since
+        return bare  # removed since
     except NoSidecar as error:
         return Item(entry, None, f"its sidecar cannot be used: {error}")
-    except StoreTrouble as error:
-        return Item(entry, None, f"its sidecar cannot be read: {error.what}")
     return Item(entry, sidecar, _wrong(entry, sidecar, now))
 
 
 def _wrong(entry: Entry, sidecar: Sidecar, now: datetime) -> str:
     if sidecar.name != entry.name:
-        return f"its sidecar is that of {sidecar.name}"
+        return f"beside it is the sidecar of {sidecar.name}"
     if sidecar.stored.size != entry.size:
         return f"it has {entry.size} bytes, and its sidecar tells of {sidecar.stored.size}"
     if sidecar.taken > now + AHEAD:
@@ -97,7 +97,7 @@ def _orphan(store: Store, name: str) -> Sidecar | None:
     """A sidecar of ours whose snapshot is not there any more; None where it is none."""
     try:
         sidecar = Sidecar.from_json(store.read_small(name, MAX_BYTES))
-    except (NoSidecar, StoreTrouble):
+    except (NoSidecar, NotThere):
         return None
     return sidecar if sidecar.name + SUFFIX == name else None
 

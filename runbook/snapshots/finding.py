@@ -7,11 +7,11 @@ is one that nobody has verified, or that was taken in the future: then a clock w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar, is_name
+from runbook.snapshots import catalogue
+from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar
 from runbook.snapshots.stores import NotThere, Store, StoreTrouble
 from runbook.snapshots.urls import Reference
 from runbook.tables import duration, utc
@@ -48,47 +48,6 @@ class Found:
         return self.sidecar.size if self.sidecar else self.size
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A snapshot of ours that a store lists. ``fault`` is why there is no ``sidecar``, "" where there is one."""
-
-    name: str
-    size: int
-    at: datetime
-    sidecar: Sidecar | None = None
-    fault: str = ""
-
-
-def survey(store: Store) -> list[Seen]:
-    """Every snapshot of ours in the store, with its sidecar; the newest first, foreign files left out.
-
-    What is wrong with a sidecar is told with its snapshot. Raises StoreTrouble where the store does not answer: to go
-    on without the sidecar that it withheld would be to choose an older snapshot.
-    """
-    entries = {entry.name: entry for entry in store.entries()}
-    ours = [entry for name, entry in entries.items() if is_name(name)]
-
-    def look(name: str) -> tuple[Sidecar | None, str]:
-        entry = entries.get(name + SUFFIX)
-        if entry is None:
-            return None, "it has no sidecar: it is half-written, or its sidecar was removed"
-        if entry.size > MAX_BYTES:
-            return None, f"its sidecar has {entry.size} bytes, and is none of runbook's"
-        try:
-            return sidecar_of(store, name), ""
-        except (NotThere, NoneFits) as error:
-            return None, error.what
-
-    with ThreadPoolExecutor(max(1, store.at_once)) as crew:
-        looked = list(crew.map(look, [entry.name for entry in ours]))
-    seen = [Seen(e.name, e.size, e.at, *found) for e, found in zip(ours, looked, strict=True)]
-    return sorted(seen, key=_taken, reverse=True)
-
-
-def _taken(seen: Seen) -> tuple[datetime, str]:
-    return (seen.sidecar.taken if seen.sidecar else seen.at), seen.name
-
-
 def sidecar_of(store: Store, name: str) -> Sidecar:
     """A snapshot's sidecar. Raises NotThere; NoneFits where it is none, or another snapshot's."""
     try:
@@ -113,11 +72,11 @@ def find(store: Store, reference: Reference, now: datetime, cluster: str = "") -
     """
     if reference.name:
         return _named(store, reference.name)
-    seen = survey(store)
-    until = min(now, reference.moment or now)
-    good = [s.sidecar for s in seen if s.sidecar and s.sidecar.verified and s.sidecar.taken <= until]
+    seen = catalogue.read(store, now).items
+    until = reference.moment
+    good = [i.sidecar for i in seen if i.good and i.sidecar and (until is None or i.sidecar.taken <= until)]
     if not good:
-        before = f" that was taken until {utc(until)}" if reference.at else ""
+        before = f" that was taken until {utc(until)}" if until else ""
         what = f"{store.url} has no verified snapshot{before}; {_there(seen, now)}"
         raise NoneFits(what, f"name one of them, or verify one: runbook snapshot verify {store.url}/NAME")
     clusters = sorted({told.cluster for told in good})
@@ -148,7 +107,7 @@ def _named(store: Store, name: str) -> Found:
     return Found(name, None, entries[name].size, entries[name].at)
 
 
-def _there(seen: Sequence[Seen], now: datetime) -> str:
+def _there(seen: Sequence[catalogue.Item], now: datetime) -> str:
     """What there is, for who finds nothing that fits."""
     if not seen:
         return "it has no snapshot of runbook's at all"
@@ -160,10 +119,10 @@ def _listed(texts: Sequence[str]) -> str:
     return ", ".join([*texts[:_TOLD], *more])
 
 
-def described(seen: Seen, now: datetime) -> str:
+def described(seen: catalogue.Item, now: datetime) -> str:
     """How old a snapshot is, and what speaks against it."""
-    words: Iterable[str] = (seen.fault,)
-    if seen.sidecar:
+    words: Iterable[str] = (seen.why,)
+    if seen.sidecar and not seen.why:
         verified = "verified" if seen.sidecar.verified else "not verified"
         words = (aged(seen.sidecar.taken, now), verified, f"of {seen.sidecar.cluster}")
     return ", ".join(words)

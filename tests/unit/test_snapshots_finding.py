@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runbook.snapshots.finding import Found, NoneFits, aged, find, survey
+from runbook.snapshots import catalogue
+from runbook.snapshots.finding import Found, NoneFits, aged, find
 from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX
 from runbook.snapshots.store_files import Files
 from runbook.snapshots.stores import StoreTrouble
@@ -65,7 +66,7 @@ def test_what_is_not_whole_is_never_chosen(shelf: Shelf) -> None:
     (shelf.path / "README.txt").write_text("foreign")
     (shelf.path / ("gone-20260409t140000z-3f2a.db" + SUFFIX)).write_text("{}")
     assert latest(shelf).name == good.name
-    faults = {seen.name: seen.fault for seen in survey(shelf.store)}
+    faults = {seen.name: seen.why for seen in catalogue.read(shelf.store, NOW).items}
     assert "no sidecar" in faults.pop(half.name)
     assert "it is not JSON" in faults.pop(damaged.name)
     assert f"is the sidecar of {good.name}" in faults.pop(others.name)
@@ -173,12 +174,12 @@ def test_sidecars_are_read_side_by_side_where_a_store_takes_that(shelf: Shelf) -
 
     for hours in range(4):
         shelf.put(SMALL, hours=hours)
-    assert len([s for s in survey(Slow(shelf.path)) if s.sidecar]) == 4
+    assert len([s for s in catalogue.read(Slow(shelf.path), NOW).items if s.sidecar]) == 4
 
 
 def test_the_newest_comes_first(shelf: Shelf) -> None:
     names = {hours: shelf.put(SMALL, hours=hours).name for hours in (7, 1, 3)}
-    assert [seen.name for seen in survey(shelf.store)] == [names[1], names[3], names[7]]
+    assert [seen.name for seen in catalogue.read(shelf.store, NOW).items] == [names[1], names[3], names[7]]
 
 
 def test_a_newer_programs_sidecar_is_understood(shelf: Shelf) -> None:
