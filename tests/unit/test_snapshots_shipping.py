@@ -166,7 +166,10 @@ def edited(store: Files, told: Sidecar, **changes: object) -> None:
     ("changes", "why"),
     [
         ({"kind": "Pod"}, "its sidecar cannot be used: it is not of the kind"),
-        ({"name": "prod-20260409t140000z-ffff.db.zst"}, "beside it is the sidecar of prod-20260409t140000z-ffff.db.zst"),
+        (
+            {"name": "prod-20260409t140000z-ffff.db.zst"},
+            "beside it is the sidecar of prod-20260409t140000z-ffff.db.zst",
+        ),
         ({"at": "2027-04-09T14:00:00Z"}, "it was taken in the future"),
         ({"stored": {"size": 1, "sha256": "0" * 64}}, "and its sidecar tells of 1"),
     ],
