@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from runbook.backup import Place
-    from runbook.snapshots.work import Where
+    from runbook.snapshots.work import Source, Where
 
 OUTPUT = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the result."
@@ -25,6 +24,11 @@ IDENTITY = click.option(
     "--identity-file",
     type=click.Path(path_type=Path),
     help="With what an encrypted snapshot is opened: age's, or an SSH key. Else $RUNBOOK_AGE_IDENTITY names it.",
+)
+FROM_PLAN = click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    help="The backup plan that says how its store is reached; host:// needs one.",
 )
 YES = click.option("--yes", is_flag=True, help="Answer every confirmation with yes.")
 PLAN = click.argument("plan")
@@ -43,10 +47,10 @@ def _show(document: dict[str, Any], text: str, output: str) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False) if output == "json" else visible(text))
 
 
-def _place(endpoint: str, region: str) -> Place:
-    from runbook.backup import Place
+def _source(url: str, plan: Path | None, identity_file: Path | None, endpoint: str, region: str) -> Source:
+    from runbook.snapshots.work import source
 
-    return Place("", endpoint, region)
+    return source(url, plan, identity_file, endpoint, region, _tell)
 
 
 def _where(word: str, endpoint: str = "", region: str = "") -> Where:
@@ -99,18 +103,18 @@ def save(plan: str, output: str) -> None:
 @snapshot.command()
 @click.argument("what", metavar="FILE|URL")
 @IDENTITY
+@FROM_PLAN
 @ENDPOINT
 @REGION
 @OUTPUT
-def verify(what: str, identity_file: Path | None, endpoint: str, region: str, output: str) -> None:
+def verify(what: str, identity_file: Path | None, plan: Path | None, endpoint: str, region: str, output: str) -> None:
     """Read a snapshot to its end: checksum, database, keys, and what its sidecar says. Exit code 3: not whole.
 
     URL is STORE/NAME or STORE?latest=verified.
     """
     from runbook.snapshots.proving import verify as work
-    from runbook.snapshots.work import identities
 
-    proof = work(what, _place(endpoint, region), identities(identity_file), _tell)
+    proof = work(_source(what, plan, identity_file, endpoint, region), _tell)
     for text in proof.facts.warnings():
         _tell(f"warning: {text}")
     _show(proof.document(), proof.text(), output)
@@ -156,15 +160,23 @@ def _named(at: Where, cluster: str, recipients: tuple[str, ...]) -> None:
 @click.argument("url", metavar="URL")
 @click.option("-o", "file", type=click.Path(path_type=Path), help="The plain file; default: its name, here.")
 @IDENTITY
+@FROM_PLAN
 @ENDPOINT
 @REGION
 @OUTPUT
-def fetch(url: str, file: Path | None, identity_file: Path | None, endpoint: str, region: str, output: str) -> None:
+def fetch(
+    url: str,
+    file: Path | None,
+    identity_file: Path | None,
+    plan: Path | None,
+    endpoint: str,
+    region: str,
+    output: str,
+) -> None:
     """Bring a stored snapshot here as a plain file, 0600, opened and proven. It holds every Secret of the cluster."""
     from runbook.snapshots.proving import fetch as work
-    from runbook.snapshots.work import identities
 
-    path, proof = work(url, _place(endpoint, region), file, identities(identity_file), _tell)
+    path, proof = work(_source(url, plan, identity_file, endpoint, region), file, _tell)
     _show(proof.document() | {"file": str(path)}, f"{path}\n{proof.text()}", output)
 
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbook.backup import Place
 from runbook.checks.lost import taken
 from runbook.checks.words import size
 from runbook.errors import NOTE, Refused, UsageError
@@ -25,13 +24,12 @@ from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.bringing import Coming, bring
 from runbook.snapshots.content import Changed, Content
 from runbook.snapshots.integrity import SnapshotFacts, inspect_file
-from runbook.snapshots.opening import open_store
 from runbook.snapshots.scratch import held
 from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar
 from runbook.snapshots.stores import Store
 from runbook.snapshots.trailer import NotASnapshot
 from runbook.snapshots.urls import SEALED, Reference, parse_reference
-from runbook.snapshots.work import Tell, Where, told
+from runbook.snapshots.work import Source, Tell, Where, told
 
 PIECE = 1 << 20
 
@@ -101,16 +99,17 @@ def _agrees(name: str, facts: SnapshotFacts, content: Content, sidecar: Sidecar)
 # verify.
 
 
-def verify(word: str, place: Place, identities: Sequence[Any], tell: Tell) -> Proof:
+def verify(source: Source, tell: Tell) -> Proof:
     """A file of this machine, or a snapshot in a store, whose sidecar then says that it was verified just now."""
+    word = source.word
     if "://" not in word and not word.endswith(SEALED):
         path = Path(word)
         with _told(word):
             return prove(path, str(path), _beside(path))
     reference = _reference(word)
     with _told(word):
-        store = open_store(replace(place, url=reference.place_url), None)
-        with opened(store, reference, identities, tell) as (found, path):
+        store = source.store(reference.place_url)
+        with opened(store, reference, source.identities, tell) as (found, path):
             proof = prove(path, found.name, found.sidecar)
         if found.sidecar:
             verified = replace(found.sidecar, verified=shipping.rfc3339(datetime.now(UTC)))
@@ -221,11 +220,11 @@ def _pieces(file: Path, proof: Proof) -> Iterator[bytes]:
 # fetch.
 
 
-def fetch(word: str, place: Place, into: Path | None, identities: Sequence[Any], tell: Tell) -> tuple[Path, Proof]:
+def fetch(source: Source, into: Path | None, tell: Tell) -> tuple[Path, Proof]:
     """A stored snapshot as a plain file here, 0600, whole or not at all. Raises UsageError where that file is there."""
-    reference = _reference(word)
-    with _told(word):
-        store = open_store(replace(place, url=reference.place_url), None)
+    reference = _reference(source.word)
+    with _told(source.word):
+        store = source.store(reference.place_url)
         found = finding.find(store, reference, datetime.now(UTC))
         plain = found.name.removesuffix(".age").removesuffix(".zst")
         file = into or Path(plain)
@@ -235,7 +234,7 @@ def fetch(word: str, place: Place, into: Path | None, identities: Sequence[Any],
         try:
             fd = os.open(coming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb") as out:
-                bring(store, found, identities, out, str(file.parent), Coming(found.name, found.size))
+                bring(store, found, source.identities, out, str(file.parent), Coming(found.name, found.size))
                 os.fsync(out.fileno())
             proof = prove(coming, found.name, found.sidecar)
             try:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from runbook import planfile
 from runbook.backup import Backup, Place
 from runbook.checks.words import size
 from runbook.errors import NOTE, Refused, UsageError
+from runbook.plan import Plan
 from runbook.planfile.places import store_url
 from runbook.snapshots import catalogue, pruning
 from runbook.snapshots.opening import open_store
@@ -94,6 +95,28 @@ def where(word: str, tell: Tell, endpoint: str = "", region: str = "") -> Where:
     place = Place(word, endpoint, region)
     with told([f"runbook snapshot list {shlex.quote(word)}{NOTE}after mending that"]):
         return Where(word, place, open_store(place, None))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A snapshot as it was named, and with what its store is reached and it is opened."""
+
+    word: str
+    place: Place
+    hosts: Plan | None
+    identities: Sequence[Any]
+
+    def store(self, url: str) -> Store:
+        """The store of that URL. Raises StoreTrouble."""
+        return open_store(replace(self.place, url=url), self.hosts)
+
+
+def source(word: str, plan: Path | None, identity_file: Path | None, endpoint: str, region: str, tell: Tell) -> Source:
+    """What the options come to; what is typed is stronger than what a plan says."""
+    backup = backup_of(plan, tell) if plan else None
+    told_ = backup.store if backup else Place("")
+    place = replace(told_, endpoint=endpoint or told_.endpoint, region=region or told_.region)
+    return Source(word, place, backup.hosts if backup else None, identities(identity_file))
 
 
 def identities(file: Path | None) -> list[Any]:
