@@ -50,7 +50,8 @@ def save(backup: Backup, store: Store, tell: Tell) -> Saved:
     pruned: list[str] = []
     _measurable(backup)
     try:
-        _reachable(store, backup, at)
+        wrong = clock(store, backup.name, at)
+        warnings += [wrong] if wrong else []
         enter_lab(backup.hosts)
         hosts = connect(targets(backup), Claim(0))
         tell("asking the members")
@@ -64,21 +65,24 @@ def save(backup: Backup, store: Store, tell: Tell) -> Saved:
         sidecar, uncounted = _taken(backup, store, chosen, at, tell)
         warnings += [uncounted] if uncounted else []
         values |= _success(sidecar, time.monotonic() - began)
-        pruned = _pruned(backup, store, tell, warnings)
+        pruned = [] if wrong else _pruned(backup, store, tell, warnings)
     finally:
         _measured(backup, values, warnings)
     return Saved(sidecar, time.monotonic() - began, tuple(pruned), tuple(warnings))
 
 
-def _reachable(store: Store, backup: Backup, now: datetime) -> None:
-    """Raises StoreTrouble where the store cannot be read, before any host has any work."""
-    found = store.entries()
-    ahead = [e.name for e in found if e.at > now + catalogue.AHEAD and e.name.startswith(f"{backup.name}-")]
-    if ahead:
-        raise StoreTrouble(
-            f"{store.url} says that {ahead[-1]} was written in the future, so a clock is wrong",
-            "compare `date -u` here and there: by a wrong clock the newest snapshots are pruned first",
-        )
+def clock(store: Store, cluster: str, now: datetime) -> str:
+    """What is wrong with a clock, as the store's newest files tell; "" where nothing is.
+
+    Raises StoreTrouble where the store cannot be read, which is thus found out before any host has any work.
+    """
+    ahead = [e.name for e in store.entries() if e.at > now + catalogue.AHEAD and e.name.startswith(f"{cluster}-")]
+    if not ahead:
+        return ""
+    return (
+        f"{store.url} says that {ahead[-1]} was written in the future, so a clock is wrong: compare `date -u` here and "
+        "there; nothing is pruned until that is mended"
+    )
 
 
 def _taken(backup: Backup, store: Store, chosen: Chosen, at: datetime, tell: Tell) -> tuple[Sidecar, str]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook.snapshots import catalogue, metrics, pruning
+from runbook.snapshots import catalogue, metrics, pruning, saving
 from runbook.snapshots.keep import Keep
 from runbook.snapshots.shipping import Facts, ship
 from runbook.snapshots.sidecar import SUFFIX, Sidecar
@@ -246,6 +246,27 @@ def test_an_interrupted_pruning_is_ended_by_the_next(store: Files) -> None:
     (store.path / old.name).unlink()
     assert pruned(store, Keep(last=1)) == []
     assert names(store) == [new.name, new.name + SUFFIX]
+
+
+# Clocks.
+
+
+def test_a_clock_that_jumped_is_told_of_and_nothing_is_pruned_then(store: Files) -> None:
+    told = shipped(store)
+    now = datetime.now(UTC)
+    assert saving.clock(store, "prod", now) == ""
+    ahead = (now + timedelta(hours=1)).timestamp()
+    os.utime(store.path / told.name, (ahead, ahead))
+    assert "a clock is wrong" in saving.clock(store, "prod", now)
+    assert saving.clock(store, "other", now) == ""
+
+
+def test_no_age_makes_anything_go_so_a_clock_that_is_ahead_loses_nothing(store: Files) -> None:
+    """A year ahead: the tiers count what there is, newest first, and look at no age."""
+    told = [shipped(store, NOW - timedelta(days=n)) for n in range(4)]
+    found = catalogue.read(store, NOW + timedelta(days=365))
+    judged = pruning.judge(found, "prod", Keep(daily=4), NOW + timedelta(days=365))
+    assert {v.name for v in judged.kept} == {t.name for t in told}
 
 
 # Metrics.
