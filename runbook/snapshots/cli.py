@@ -92,7 +92,8 @@ def save(plan: str, output: str) -> None:
         "pruned": list(saved.pruned),
         "warnings": list(saved.warnings),
     }
-    sealed = f", encrypted to {len(made.stored.recipients)} recipients" if made.stored.recipients else ", not encrypted"
+    keys = len(made.stored.recipients)
+    sealed = f", encrypted to {keys} recipient{'s' * (keys > 1)}" if keys else ", not encrypted"
     text = (
         f"{at.store.url}/{made.name}\nrevision {made.revision}, {size(made.size)}, stored {size(made.stored.size)}"
         f"{sealed}; taken of {made.member}, verified; {saved.seconds:.1f} s\nsha256 {made.sha256}"
