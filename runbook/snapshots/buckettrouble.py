@@ -9,7 +9,7 @@ from runbook.snapshots.bucket import CREDENTIALS, PROVIDERS
 from runbook.snapshots.stores import StoreTrouble
 
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>")
-_STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z ]*)")
+_STATUS = re.compile(r"(?:status code: |\(code: )(\d{3})")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "InvalidBucketName")
 _DENIED = ("AccessDenied", "AuthorizationPermissionMismatch", "AccountIsDisabled", "AllAccessDisabled")
 _WRONG_KEY = (
@@ -23,6 +23,8 @@ _REGION = (
     "TemporaryRedirect",
     "IllegalLocationConstraintException",
 )
+_NO_CREDENTIALS = ("token request", "credential", "/latest/api/token", "/latest/meta-data", "/metadata/identity")
+"""The last ones are where a machine would be asked for its role: asked only where nothing else gave any."""
 _NO_OBJECT = ("NoSuchKey", "BlobNotFound")
 _UNREACHABLE = (
     "error sending request",
@@ -56,7 +58,7 @@ def trouble(url: str, what: str, said: str) -> StoreTrouble:
     told = f" ({code or number})" if code or number else ""
     if _bucket_missing(said) or (number == "404" and not code):
         why, do = f"there is no such bucket{told}", "make it, or correct the URL"
-    elif "token request" in said or "credential" in said.lower() or "instance metadata" in said.lower():
+    elif any(word in said for word in _NO_CREDENTIALS):
         why, do = "no credentials were found that work", f"set {credentials}"
     elif code in _REGION or "incorrectly configured region" in said:
         why, do = f"the bucket is in another region{told}", "name its region in the store's settings"

@@ -76,7 +76,8 @@ def access(server: Server, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in os.environ:
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "aws-credentials"))
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # this machine is nobody's instance
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
@@ -119,3 +120,21 @@ def bucket(
 def aws(servers: dict[str, Server | str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
     """S3 alone."""
     return site_of("s3", servers, monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def azure(servers: dict[str, Server | str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+    """Azure alone."""
+    return site_of("az", servers, monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=list(KINDS))
+def own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    """A server of this test's own, to be killed."""
+    try:
+        with running(request.param, tmp_path) as server:
+            access(server, monkeypatch, tmp_path)
+            yield Site(request.param, server, tmp_path, "deep/own")
+            server.freeze(False)
+    except Missing as missing:
+        pytest.skip(str(missing))

@@ -65,13 +65,13 @@ class Front(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The uploads that are not finished; else what fake-gcs-server says."""
-        bucket, name, query = self._asked()
+        bucket, _, query = self._asked()
         if "uploads" in query:
             keys = [path.read_text().partition("/")[2] for path in PARTS.glob("*/name")]
             said = "".join(f"<Upload><Key>{key}</Key></Upload>" for key in keys)
             return self._say(200, f"<ListMultipartUploadsResult>{said}</ListMultipartUploadsResult>".encode())
-        if not name and self._upstream("GET", f"/storage/v1/b/{bucket}")[0] != 200:
-            return self._wrong(404, "NoSuchBucket")  # fake-gcs-server would say that a directory is missing
+        if bucket and self._upstream("GET", f"/storage/v1/b/{bucket}")[0] != 200:
+            return self._wrong(404, "NoSuchBucket")  # fake-gcs-server would not say that it is the bucket
         return self._handed_through()
 
     def do_HEAD(self) -> None:

@@ -92,6 +92,14 @@ class Server(ABC):
             process.wait(30)
         self._running = []
 
+    def stop(self) -> None:
+        """In order: it may write down what it has."""
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            process.wait(30)
+        self._running = []
+
     def freeze(self, frozen: bool = True) -> None:
         """Let it say nothing more, or go on."""
         for process in self._running:
