@@ -10,31 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from runbook.plan import Place as Place  # where a restore plan has its snapshot, too
 from runbook.plan import Plan
+from runbook.plan import ServerSide as ServerSide
 from runbook.snapshots.keep import Keep
 
-ServerSide = Literal["", "AES256", "aws:kms"]
 Pace = Literal["busy", "production", "staging"]
 INTERVALS = {"busy": "0 * * * *", "production": "0 */6 * * *", "staging": "0 2 * * *"}
 """How often, by what kind of cluster it is, in cron's words: every hour, every six hours, every day."""
 
 KEEP = Keep(last=28, daily=14, weekly=8, monthly=6)
 """A week of six-hourly snapshots, and then ever fewer, for half a year."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where snapshots are kept: ``url`` is ``file:///DIR``, ``host://NODE/DIR``, ``s3://``, ``gs://`` or ``az://``.
-
-    ``endpoint`` and ``region`` are the object store's, "" where the environment says them. ``server_side`` and
-    ``kms_key`` are how S3 encrypts what it stores. No credential stands here: they come from the environment.
-    """
-
-    url: str
-    endpoint: str = ""
-    region: str = ""
-    server_side: ServerSide = ""
-    kms_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +49,7 @@ class Schedule:
 class Backup:
     """A valid backup plan. ``name`` is the cluster's, in every snapshot's name; ``recipients`` are age's public keys.
 
-    ``max_age`` in seconds, a warning in ``list`` and the alert: None is two intervals of the schedule. ``metrics`` is a
-    directory of this machine for Prometheus' textfile collector.
+    ``metrics`` is a directory of this machine for Prometheus' textfile collector.
     """
 
     name: str

@@ -55,12 +55,15 @@ def preview_binding(plan: Plan) -> tuple[Binding, str]:
     bound = planned_binding(plan)
     if plan.snapshot.node:
         return bound, f"the snapshot is on {plan.snapshot.node}: its sha256 and its state are found out at the start"
-    from runbook.snapshots.integrity import inspect_once
+    from runbook.snapshots.integrity import inspect_source
 
     source = plan.snapshot
+    if source.store and not source.fetched:
+        which = f"it is {source.name}, and" if source.name else "which snapshot it is,"
+        return bound, f"{which} its sha256 and its state are found out at the start"
     if not source.path.exists():
         return bound, f"{source.path} is not there yet: its sha256 and its state are found out at the start"
-    facts = inspect_once(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+    facts = inspect_source(source)
     return replace(bound, sha256=facts.sha256), f"{facts.size} bytes, revision {facts.revision}"
 
 
@@ -91,6 +94,10 @@ def full_binding(plan: Plan, bound: Binding, hosts_of: Callable[[Binding], Hosts
     """The binding with the snapshot's SHA-256, asked of the node that holds it where the plan does not say it."""
     if bound.known:
         return bound
+    if plan.snapshot.fetched:
+        from runbook.snapshots.integrity import inspect_source
+
+        return replace(bound, sha256=inspect_source(plan.snapshot).sha256)
     if plan.snapshot.node is None:
         raise Refused(
             f"spec.snapshot.from: {plan.snapshot.path} is not there",

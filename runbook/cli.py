@@ -9,17 +9,18 @@ import gc
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from runbook import __version__, streams
+from runbook.confirming import confirm
 from runbook.diagnose.cli import diagnose
 from runbook.discovery.cli import init
 from runbook.errors import NOTE, Interrupted, RunbookError, UsageError, closing
 from runbook.lab.cli import lab
+from runbook.snapshots.cli import snapshot
 
 if TYPE_CHECKING:
     from runbook.plan import Plan
@@ -98,31 +99,6 @@ def _progress(output: str) -> Progress:
     from runbook import progress
 
     return progress.make(output, sys.stderr, sys.stdout)
-
-
-def _confirm(yes: bool, again: str, approve: str = "") -> Callable[[str], None]:
-    """Asks a person; raises UsageError where there is none, or where the answer is no. ``again`` is the command.
-
-    ``approve``: what a digest would do, where one may be given.
-    """
-
-    def ask(question: str) -> None:
-        if yes:
-            return
-        sentences: dict[str, Any] = {"true": "nothing was changed", "means": "nothing was begun"}
-        if not sys.stdin.isatty():
-            how = [f"{again} --yes", *([f"{again} --approve DIGEST{NOTE}{approve}"] if approve else [])]
-            raise UsageError("there is no terminal to confirm on", **sentences, next=how)
-        click.echo(f"{question} Type yes: ", nl=False, err=True)
-        try:
-            answer = sys.stdin.readline()
-        except KeyboardInterrupt:
-            click.echo(err=True)
-            raise Interrupted("interrupted, not confirmed", **sentences, next=(again,)) from None
-        if answer.strip().lower() != "yes":
-            raise UsageError("not confirmed: the answer was not yes", **sentences, next=(again,))
-
-    return ask
 
 
 def _ended(past: Replay, word: str, output: str, said: str = "") -> None:
@@ -222,6 +198,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     for warning in warnings:
         click.echo(str(warning), err=True)
     agreed = yes and approve is None
+    loaded = commands.located(loaded, without)
     bound, note = commands.bound_meanwhile(loaded, agreed=agreed)
     bound = commands.leaving_out(loaded, bound, without) if without else bound
     typed = commands.typed(loaded, bound)
@@ -239,7 +216,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
         "The control plane is stopped on all of them; the old data is kept until `runbook finish`."
     )
     only = "goes on only if it would do exactly what was previewed"
-    _confirm(yes or approve is not None, f"runbook run {typed}", only)(question)
+    confirm(yes or approve is not None, f"runbook run {typed}", only)(question)
     _ended(commands.start(loaded, bound, digest, _progress(output), agreed=agreed), "", output)
 
 
@@ -366,14 +343,15 @@ def finish(run: str | None, accept: bool, yes: bool, output: str) -> None:
     from runbook import choice, commands, situation
 
     found = choice.find(run, "finish")
-    confirm = _confirm(yes, f"runbook finish {found.id}{' --accept' if accept else ''}")
-    past, word = commands.finish(found, accept, confirm, _progress(output))
+    agreed = confirm(yes, f"runbook finish {found.id}{' --accept' if accept else ''}")
+    past, word = commands.finish(found, accept, agreed, _progress(output))
     _ended(past, word, output, situation.closed(past))
 
 
 cli.add_command(init)
 cli.add_command(diagnose)
 cli.add_command(lab)
+cli.add_command(snapshot)
 
 
 def main() -> NoReturn:

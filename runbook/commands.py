@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runbook import __version__, findings, judging, runs, situation
+from runbook import __version__, findings, judging, runs, situation, supply
 from runbook.bind import (
     binding_for_checks,
     bound_plan,
@@ -30,7 +32,7 @@ from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, Usa
 from runbook.meanwhile import bound_meanwhile, is_late, learned
 from runbook.plan import Plan, Ssh
 from runbook.planback import again
-from runbook.replay import PREPARING_FAILED, Replay, replay
+from runbook.replay import FOUND, PREPARING_FAILED, Replay, replay
 from runbook.step import Binding, Target
 from runbook.transport import Claim
 
@@ -88,7 +90,10 @@ def _polite_end() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Sitting:
-    """What a command works on: a run whose journal is held, and who watches. ``without`` these nodes, newly."""
+    """What a command works on: a run whose journal is held, and who watches. ``without`` these nodes, newly.
+
+    ``supply`` brings a snapshot here that is kept in a store, for a node that is back.
+    """
 
     command: str
     run: runs.Run
@@ -97,6 +102,7 @@ class _Sitting:
     bound: Binding
     progress: Progress
     without: Sequence[str] = ()
+    supply: Callable[[Plan], Plan] = supply.as_it_is
 
 
 def _work(on: _Sitting, work: Callable[[Engine, Journal], None]) -> Replay:
@@ -153,7 +159,7 @@ def _engine(on: _Sitting, procedure: Procedure) -> Iterator[Engine]:
     hosts = Watched(connect(on.bound), on.progress.answered)
     try:
         learn = partial(learned, plan, procedure=procedure)
-        yield Engine(plan, on.bound, procedure, hosts, journal, RealClock(), run.files, on.without, learn)
+        yield Engine(plan, on.bound, procedure, hosts, journal, RealClock(), run.files, on.without, learn, on.supply)
     finally:
         hosts.close()
 
@@ -193,12 +199,22 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
     )
 
 
+def located(plan: Plan, without: Sequence[str]) -> Plan:
+    """Before ``run`` asks anybody: the plan with the name of the snapshot that it means now, where a store has it."""
+    return supply.located(plan, again("run", str(plan.file), without), sys.stderr)
+
+
 def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, *, agreed: bool = False) -> Replay:
     """``run``: a new run, from its directory to its end; without the binding's absent nodes, which are owed theirs.
 
     ``agreed``: nobody was asked, and no digest approved. Then it may be bound after its first checks, and the journal's
-    first line says "" for what is not known yet.
+    first line says "" for what is not known yet. A snapshot of a store is brought here before all else.
     """
+    with supply.at_hand(plan, f"runbook run {typed(plan, bound)}", sys.stderr) as here:
+        return _begin(here, bound, preview_digest, progress, agreed)
+
+
+def _begin(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, agreed: bool) -> Replay:
     from runbook.precheck import require_files
 
     connect = hosts_of(plan, Claim(0))
@@ -214,6 +230,7 @@ def start(plan: Plan, bound: Binding, preview_digest: str, progress: Progress, *
         "plan_sha256": plan.text_sha256,
         "ticket": plan.ticket,
         "snapshot": plan.snapshot.source,
+        **({FOUND: plan.snapshot.shown} if plan.snapshot.store else {}),
         "snapshot_sha256": "" if late else bound.sha256,
         "etcdctl_sha256": bound.etcdctl_sha256,
         "etcdutl_sha256": bound.etcdutl_sha256,
@@ -243,10 +260,13 @@ def resume(
         past = replay(journal.lines)
         if word := judging.resume(past, run.id):
             return past, word
-        plan, bound = bound_plan(run, past, again("resume", run.id, without), settings=plan_file is None)
+        typed_ = again("resume", run.id, without)
+        plan, bound = bound_plan(run, past, typed_, settings=plan_file is None)
         if plan_file:
-            plan = newer_settings(plan, plan_file)
-        return _work(_Sitting("resume", run, journal, plan, bound, progress, without), work), ""
+            plan, typed_ = newer_settings(plan, plan_file), f"{typed_} --plan {shlex.quote(str(plan_file))}"
+        with supply.Supply(past, bound.sha256, typed_) as bring:
+            plan = bring.at_first(plan, kubeadm().steps, sys.stderr)
+            return _work(_Sitting("resume", run, journal, plan, bound, progress, without, bring), work), ""
 
 
 def _go_on(engine: Engine, journal: Journal) -> None:

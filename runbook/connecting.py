@@ -58,11 +58,11 @@ def hosts_of(plan: Plan, claim: Claim) -> Callable[[Binding], RunHosts]:
 def dial_ahead(plan: Plan) -> None:
     """Begin to connect to all hosts, for whoever asks :func:`hosts_of` next; errors are told there.
 
-    Not where that is only to hash a snapshot on one of them.
+    Not where that is only to hash a snapshot on one of them, nor where one is fetched first, which may take minutes.
     """
     from runbook import hosts
 
-    if plan.snapshot.node and not plan.snapshot.sha256:
+    if plan.snapshot.store or (plan.snapshot.node and not plan.snapshot.sha256):
         return
     enter_lab(plan)
     hosts.dial_ahead(targets(plan, Binding()))

@@ -79,6 +79,9 @@ class Debt:
 
     def pay(self) -> None:
         """Give it the steps that it has not had, then its lock back. Raises Held, Halted."""
+        if any(s.step.supplied and s.state not in FINISHED for s in self.steps):
+            self.engine.plan = self.hands.plan = self.engine.supply(self.engine.plan)
+            self.hands.bind(self.hands.bound)
         self.lock.not_anothers()
         self._not_over(self.lock.claim())
         self.lock.hold()

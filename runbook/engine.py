@@ -49,13 +49,15 @@ class Engine:
         files: Callable[[], Mapping[str, bytes]] = dict,
         excused: Collection[str] = (),
         learn: Callable[[Binding, Sequence[Finding]], Mapping[str, str]] = lambda *_: {},
+        supply: Callable[[Plan], Plan] = lambda plan: plan,
     ) -> None:
         """``files`` are those of the run that the hosts keep copies of, beside the journal.
 
         ``excused``: absent nodes that are not even tried now, because the responder has just said so. ``learn`` says
         what a binding without the snapshot's SHA-256 lacks, from what the first checks found, by the journal's words.
+        ``supply`` gives the plan with its snapshot on this machine, for a node that is back and has to be given it.
         """
-        self.excused, self.learn = frozenset(excused), learn
+        self.excused, self.learn, self.supply = frozenset(excused), learn, supply
         past = replay(journal.lines)
         bound = replace(bound, absent=tuple(past.absent))
         self.plan, self.bound, self.procedure = plan, bound, procedure

@@ -61,7 +61,8 @@ def bound_meanwhile(plan: Plan, *, agreed: bool = False) -> tuple[Binding, str]:
 
 def is_late(plan: Plan, bound: Binding) -> bool:
     """Whether a run that begins now learns what it restores only after its first checks (:func:`learned`)."""
-    return not bound.known and plan.snapshot.node is None and plan.snapshot.path.exists()
+    source = plan.snapshot
+    return not bound.known and not source.node and not source.store and source.path.exists()
 
 
 def learned(plan: Plan, bound: Binding, findings: Sequence[Finding], procedure: Procedure) -> Mapping[str, str]:

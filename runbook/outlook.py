@@ -60,15 +60,16 @@ class Outlook:
 def placeholders(plan: Plan, bound: Binding) -> Binding:
     """The binding as before the run: the same for every run of this plan.
 
-    The SHA-256 of a snapshot on a node is not known then, unless the plan says it.
+    The SHA-256 of a snapshot on a node, or in a store, is not known then, unless the plan says it.
     """
-    sha256 = (plan.snapshot.sha256 or "$SHA256") if plan.snapshot.node else bound.sha256
+    source = plan.snapshot
+    sha256 = (source.sha256 or "$SHA256") if source.node or source.store else bound.sha256
     return replace(bound, run="$RUN", holder="$HOLDER", sha256=sha256)
 
 
 def gather(plan: Plan, bound: Binding, procedure: Procedure) -> Outlook:
     """Ask every step its five questions for every host that takes part: all but the binding's absent nodes."""
-    bound = placeholders(plan, bound)
+    plan, bound = plan.as_written(), placeholders(plan, bound)
     nodes = [Target(plan, bound, n) for n in plan.nodes if n.name not in bound.absent]
     workers = [Target(plan, bound, w) for w in plan.workers]
     by_scope = {Scope.ALL: nodes, Scope.FIRST: nodes[:1], Scope.WORKERS: workers}

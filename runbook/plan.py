@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 Sudo = Literal["auto", "always", "never"]
+ServerSide = Literal["", "AES256", "aws:kms"]
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,63 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where snapshots are kept: ``url`` is ``file:///DIR``, ``host://NODE/DIR``, ``s3://``, ``gs://`` or ``az://``.
+
+    ``endpoint`` and ``region`` are the object store's, "" where the environment says them. ``server_side`` and
+    ``kms_key`` are how S3 encrypts what it stores. No credential stands here: they come from the environment.
+    """
+
+    url: str
+    endpoint: str = ""
+    region: str = ""
+    server_side: ServerSide = ""
+    kms_key: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """Where the snapshot is. ``node`` is set for ``host://NODE/path``, else ``path`` is on the responder's machine."""
+    """Where the snapshot is. ``node`` is set for ``host://NODE/path``, else ``path`` is on the responder's machine.
+
+    ``store`` is set where it is kept in a store: then ``path`` says nothing until the snapshot was fetched, and is that
+    copy's from then on, whose ``name`` in the store is known then too. ``trouble`` is why it could not be fetched, as
+    JSON with ``saw`` and ``do``. ``identity_file``, of the responder's machine, has what opens it; ``runbook.supply``.
+    """
 
     source: str
     path: Path
     node: str | None = None
     sha256: str | None = None
     allow_missing_trailer: bool = False
+    store: Place | None = None
+    identity_file: Path | None = None
+    name: str = ""
+    trouble: str = ""
+
+    @property
+    def fetched(self) -> bool:
+        """Whether what is kept in a store is at hand by now."""
+        return self.store is not None and self.path != NOWHERE
+
+    @property
+    def shown(self) -> str:
+        """How messages name it, where it lies on no node: never by the copy's own path."""
+        if self.store is None:
+            return str(self.path)
+        return f"{self.store.url}/{self.name}" if self.name else self.source
+
+    @property
+    def sent(self) -> str:
+        """What is sent to the hosts, as a path; of a store that nothing was fetched from, its URL."""
+        return str(self.path) if self.store is None or self.fetched else self.source
+
+    def as_written(self) -> Snapshot:
+        """What the plan itself says, before anything was fetched."""
+        return replace(self, path=NOWHERE, name="", trouble="") if self.store else self
+
+
+NOWHERE = Path("/dev/null/not-fetched")
+"""The path of a snapshot that is still in its store; nothing can ever be there."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +212,19 @@ class Plan:
         """The node of that name; KeyError where the plan has none."""
         return {n.name: n for n in self.nodes}[name]
 
+    def as_written(self) -> Plan:
+        """The plan before its snapshot was fetched from a store."""
+        return replace(self, snapshot=self.snapshot.as_written())
+
     def pinned(self) -> dict[str, Any]:
         """What a resume may not change: all but the connections, timeouts and ``verify``; JSON-able, canonical.
 
-        A node's ``host`` is a connection, for its name is the member's. A worker's host is its name, and so pinned.
+        A node's ``host`` is a connection, for its name is the member's. A worker's host is its name, and so pinned. How
+        a store is reached, and what opens its snapshots, is a connection too; what ``from`` says is not.
         """
         bare = replace(
             self,
+            snapshot=replace(self.snapshot.as_written(), store=None, identity_file=None),
             timeouts=Timeouts(),
             verify=Verify(),
             nodes=tuple(replace(n, ssh=Ssh(), host="") for n in self.nodes),
@@ -180,7 +236,7 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 of all that the plan says, comments and layout apart; 64 hex digits."""
-        plain = json.loads(json.dumps(asdict(self), default=str))
+        plain = json.loads(json.dumps(asdict(self.as_written()), default=str))
         del plain["file"], plain["text"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runbook import findings as told
-from runbook import waiting
+from runbook import supply, waiting
 from runbook.bind import check_again, typed
 from runbook.connecting import hosts_of, missing_files, targets
 from runbook.errors import NOTE, Refused, RunbookError, lined
@@ -42,10 +42,16 @@ class Verdict:
 
     @property
     def sha256(self) -> str:
-        """The sum of a snapshot that lies on a node, as it was just computed; else "", or where it is in doubt."""
+        """The sum of a snapshot on a node, or in a store, as it was just computed; "" where it is in doubt."""
         from runbook.checks.snapshot import summed_up
 
-        return summed_up(self.findings) if self.plan.snapshot.node else ""
+        return summed_up(self.findings) if self.place else ""
+
+    @property
+    def place(self) -> str:
+        """Where such a snapshot was found; "" where it is a file of this machine."""
+        source = self.plan.snapshot
+        return f"on {source.node}" if source.node else f"at {source.shown}" if source.store else ""
 
     @property
     def next(self) -> tuple[str, ...]:
@@ -74,10 +80,19 @@ def _present(plan: Plan, bound: Binding) -> list[Target]:
 
 
 def check(plan: Plan, bound: Binding) -> Verdict:
-    """All read-only checks, on all hosts at once that take part."""
+    """All read-only checks, on all hosts at once that take part; for them a snapshot of a store is brought here."""
+    # before the hosts are reached: a lab's network, where its hosts are, has no way to a store
+    with supply.for_checks(plan, sys.stderr) as here:
+        return _checked(here, bound)
+
+
+def _checked(plan: Plan, bound: Binding) -> Verdict:
     from runbook.asking import RealClock
+    from runbook.checks.content import begin_reading
     from runbook.checks.survey import inspect
 
+    if plan.snapshot.fetched:
+        begin_reading(plan)
     connect = hosts_of(plan, Claim(0))
     lacking = missing_files(plan)
     if lacking:

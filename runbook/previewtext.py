@@ -56,9 +56,9 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
         ("plan", f"{plan.name} ({plan.file})"),
         *([("ticket", printable(plan.ticket))] if plan.ticket else []),
         ("snapshot", printable(plan.snapshot.source)),
-        ("sha256", _sum(whole, seen)),
+        ("sha256", _sum(whole, seen, verdict.place if verdict else "")),
         *([("", printable(note))] if note and not seen else []),
-        *([("", fetches(plan))] if plan.snapshot.node else []),
+        *([("", fetches(plan))] if plan.snapshot.node or plan.snapshot.store else []),
         ("cluster", f"token {cluster.token}; {bump}; {marked}"),
         ("program", f"runbook {__version__}"),
     ]
@@ -78,18 +78,20 @@ def _head(whole: Outlook, note: str, verdict: Verdict | None) -> list[str]:
     ]
 
 
-def _sum(whole: Outlook, seen: str) -> str:
-    """The snapshot's SHA-256, ``seen`` by the checks on a node's disk, or else as the digest has it."""
+def _sum(whole: Outlook, seen: str, place: str) -> str:
+    """The snapshot's SHA-256, ``seen`` by the checks at its ``place``, or else as the digest has it."""
     bound = "$" not in whole.bound.sha256
     if seen:
-        found = f"{seen}, as found on {whole.plan.snapshot.node} now"
+        found = f"{seen}, as found {place} now"
         return found if bound else f"{found}; this preview's digest does not speak of it"
     unknown = "not known before the run: this preview's digest does not speak of the snapshot's content"
     return whole.bound.sha256 if bound else unknown
 
 
 def fetches(plan: Plan) -> str:
-    """What the checks of its content do with a snapshot that lies on a node."""
+    """What is done with a snapshot that lies on a node, or in a store, so that it can be checked."""
+    if plan.snapshot.store:
+        return "it is fetched, opened and checked here, in a file without a name, and sent to the hosts from there"
     there = printable(f"cat {shlex.quote(str(plan.snapshot.path))}")
     return f"its content is checked here: `{there}` on {plan.snapshot.node}, into a file without a name, soon gone"
 

@@ -21,6 +21,9 @@ ADOPTED = "adopt"
 LOCKS_FIRST = "LockHosts"
 """The first step that leaves anything on a host."""
 
+FOUND = "snapshot_found"
+"""The first line's word for which snapshot of a store the run has, as its URL there; later engines take the same."""
+
 PREPARING_FAILED = "preparing failed"
 """How the reason begins of a rollback that nobody asked for."""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from runbook.replay import FOUND
 from runbook.tables import duration, printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|&~#$!])")
@@ -88,6 +89,7 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         "holder": "begun by",
         "version": "program version",
         "snapshot": "snapshot",
+        FOUND: "snapshot found",
         "snapshot_sha256": "snapshot sha256",
         "plan_digest": "plan digest",
         "plan_sha256": "plan file sha256",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runbook import facts
 from runbook.errors import lined
 from runbook.held import in_words
+from runbook.replay import FOUND
 from runbook.tables import columns, duration, printable, stamp, visible
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def document(
         "run": past.run,
         "plan": past.header.get("plan", ""),
         "ticket": past.header.get("ticket", ""),
+        "snapshot": past.header.get(FOUND) or past.header.get("snapshot", ""),
         "state": past.state,
         "refused": past.refused,
         "never_began": past.never_began,
@@ -77,6 +79,7 @@ def text(document: Mapping[str, Any], past: Replay) -> str:
     rows: list[tuple[str, str]] = [
         ("run", document["run"]),
         ("plan", document["plan"] + (f", ticket {document['ticket']}" if document["ticket"] else "")),
+        *_labelled("snapshot", [document["snapshot"]] if document["snapshot"] else []),
         ("state", _state(document)),
         ("engine", _engine(document["engine"])),
         ("step", f"{document['step']} {document['step_state']}".strip() or "none has begun"),

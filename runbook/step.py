@@ -73,7 +73,8 @@ class Upload:
     """One file to a host: streamed beside its place, its SHA-256 proven there, then renamed into place.
 
     ``source`` is a path of the responder's machine; ``source_node`` names the node whose disk holds it instead;
-    ``content`` is the file itself, for small ones. ``sha256`` is in hex.
+    ``content`` is the file itself, for small ones. ``sha256`` is in hex. ``named`` is how messages name the source, ""
+    where its path will do.
     """
 
     dest: str
@@ -83,6 +84,7 @@ class Upload:
     content: bytes | None = None
     mode: int = 0o600
     timeout: float = 1800.0
+    named: str = ""
 
 
 Action = Command | Upload
@@ -235,6 +237,8 @@ class Step(ABC):
     on: ClassVar[Scope] = Scope.ALL
     checks: ClassVar[str] = ""
     """The group of checks that decides, beside ``done``: "preflight" or "verify"; "" for none."""
+    supplied: ClassVar[bool] = False
+    """It gives the hosts the snapshot: where that is kept in a store, it must be on this machine before."""
     consent: ClassVar[bool] = False
     """Once this step has begun, going back throws writes of the restored cluster away."""
 

@@ -1,11 +1,11 @@
-"""A word while a snapshot comes over from a host to be read: it may take minutes, and the checks wait for it."""
+"""A word while a snapshot comes over from a host, or from a store: it may take minutes, and others wait for it."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 FIRST = 2.0
@@ -18,10 +18,13 @@ CLEAR = "\r\x1b[K"
 
 
 @contextlib.contextmanager
-def told(stream: TextIO) -> Iterator[None]:
-    """While the block lasts; a stream that cannot be written to stops nothing."""
+def told(stream: TextIO, says: Callable[[], str] | None = None) -> Iterator[None]:
+    """While the block lasts; a stream that cannot be written to stops nothing.
+
+    ``says`` is the word, "" for none; else it is on what comes over from a host.
+    """
     over = threading.Event()
-    teller = threading.Thread(target=_tell, args=(stream, over), name="waiting", daemon=True)
+    teller = threading.Thread(target=_tell, args=(stream, over, says or _reading), name="waiting", daemon=True)
     teller.start()
     try:
         yield
@@ -30,23 +33,29 @@ def told(stream: TextIO) -> Iterator[None]:
         teller.join(1.0)
 
 
-def _tell(stream: TextIO, over: threading.Event) -> None:
+def _reading() -> str:
+    from runbook.snapshots.reading import coming
+
+    text = coming()
+    return f"reading {text}" if text else ""
+
+
+def _tell(stream: TextIO, over: threading.Event, says: Callable[[], str]) -> None:
     if over.wait(FIRST):
         return
     from runbook.progress import is_terminal
-    from runbook.snapshots.reading import coming
     from runbook.tables import printable
 
     spoke = -EVERY
     with contextlib.suppress(OSError, ValueError):
         drawn = is_terminal(stream)
         while True:
-            text = printable(coming())
+            text = printable(says())
             if drawn:
-                stream.write(f"{CLEAR}reading {text}" if text else CLEAR)
+                stream.write(f"{CLEAR}{text}")
             elif text and time.monotonic() - spoke >= EVERY:
                 spoke = time.monotonic()
-                stream.write(f"reading {text}\n")
+                stream.write(f"{text}\n")
             stream.flush()
             if over.wait(REDRAWN):
                 break

@@ -116,7 +116,8 @@ class Seen:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def _seen(text: str) -> Seen:
+def seen(text: str) -> Seen:
+    """What :data:`READ` printed. Raises ParseError."""
     head, *parts = ("\n" + text).split("\n== ")
     try:
         now = datetime.fromtimestamp(int(head.split()[1]), UTC)
@@ -133,7 +134,7 @@ def all_seen(plan: Plan, answers: Answers) -> Iterator[tuple[Node, Seen]]:
     """What each host told that could be read."""
     for node, (result, *_) in heard(answers, plan.nodes):
         try:
-            yield node, _seen(result.out)
+            yield node, seen(result.out)
         except parse.ParseError:
             continue
 

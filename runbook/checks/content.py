@@ -20,7 +20,7 @@ from runbook.errors import RunbookError
 from runbook.plan import Plan
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.content import Changed, Content, NotWhole
-from runbook.snapshots.integrity import inspect_once
+from runbook.snapshots.integrity import inspect_source
 from runbook.snapshots.reading import Fetched, There, begin, begin_there
 from runbook.step import Binding, Command, Result, Target
 
@@ -45,15 +45,17 @@ def begin_reading(plan: Plan) -> None:
     """As early as may be, for the checks that come: it goes on beside everything else.
 
     One that lies on a node waits for the checks: whether that host answers, and no other run holds it, is asked first.
+    One that is still in its store waits until it is here.
     """
-    if plan.snapshot.node is None:
+    source = plan.snapshot
+    if source.node is None and (source.store is None or source.fetched):
         begin(plan.snapshot.path, tuple(wanted(plan).values()))
 
 
 def named(plan: Plan) -> str:
     """The snapshot as messages name it: its path, and the node whose disk holds it."""
     source = plan.snapshot
-    return f"{source.path} on {source.node}" if source.node else str(source.path)
+    return f"{source.path} on {source.node}" if source.node else source.shown
 
 
 def fetched(plan: Plan) -> Future[Fetched]:
@@ -72,7 +74,7 @@ def _content(plan: Plan) -> Content:
     if source.node:
         return fetched(plan).result().content
     reading = begin(source.path, tuple(wanted(plan).values()))
-    inspect_once(source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None)
+    inspect_source(source)
     return reading.result()
 
 

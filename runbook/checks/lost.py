@@ -7,8 +7,6 @@ all objects, and nobody remember them. Leases and events change all the time and
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from runbook import kube
 from runbook.checks import Answers, Finding, Severity, heard
 from runbook.checks.content import OfContent, names, shown
 from runbook.checks.words import is_node, script
+from runbook.listing import LIST, lines
 from runbook.plan import Node, Plan
 from runbook.snapshots.content import Content, named
 from runbook.step import Command, Result, Target
@@ -25,64 +24,7 @@ from runbook.tables import duration
 
 SECONDS = 15
 """A host lists its objects for so long at most."""
-UNPACKED = 512 << 20
-"""Bytes: some ten million objects."""
 RESTLESS = ("leases", "masterleases", "events")
-
-LIST = r"""
-set -u
-own=$1 before=$2 seconds=$3
-shift 3
-command -v -- "$1" > /dev/null || { echo "none there is no $1"; exit 0; }
-for url in $before; do
-  if "$@" --endpoints="$url" --dial-timeout=1s --command-timeout=1500ms endpoint status > /dev/null 2>&1; then
-    echo "elsewhere $url"; exit 0
-  fi
-done
-end=$(( $(date +%s) + seconds )) from=/registry/ rev=0 limit=20 known=
-size=$("$@" --endpoints="$own" endpoint status -w fields 2> /dev/null |
-  awk '$1 == "\"DBSize\"" { size = $3 } END { print size }')
-list() {
-  while :; do
-    page=$("$@" --endpoints="$own" get "$from" /registry0 --rev="$rev" --limit="$limit" --keys-only --consistency=s \
-      -w fields 2>&1 | from=$from awk '
-        $1 == "\"Revision\"" && !rev { rev = $3 }
-        $1 == "\"MemberID\"" { member = $3 }
-        $1 == "\"Key\"" { key = substr($0, 10, length($0) - 10) }
-        $1 == "\"CreateRevision\"" { create = $3 }
-        $1 == "\"ModRevision\"" && key != ENVIRON["from"] {
-          n = split(key, p, "/")
-          if (n < 4 || p[3] == "leases" || p[3] == "masterleases" || p[3] == "events") next
-          place = p[3]
-          if (place == "services" || index(place, ".")) { if (n < 5) next; place = place "/" p[4] }
-          if (place == "persistentvolumes") print "volume", create, $3, p[4]
-          else print place, create, $3
-        }
-        $1 == "\"More\"" { more = $3 }
-        $1 == "\"Count\"" { count = $3 }
-        { said = $0 }
-        END { if (rev) print "page", rev, member, (more == "true" ? "more" : "end"), (count ? count : 0), key
-              else print "failed", said }')
-    last=$(printf '%s\n' "$page" | tail -n 1)
-    printf '%s\n' "$page"
-    case $last in page\ *\ more\ *) ;; *) return ;; esac
-    [ "$rev" != 0 ] || { rev=${last#page }; rev=${rev%% *}; }
-    from=${last#* more }
-    count=${from%% *} from=${from#* }
-    case $from in *\\*) echo "failed a key that has a backslash: $from"; return ;; esac
-    if [ -z "$known" ]; then
-      known=1 limit=$(( count * 64 / (${size:-1073741824} / 1048576 + 1) ))
-      [ "$limit" -gt 20 ] || limit=20
-      [ "$limit" -lt 10000 ] || limit=10000
-    fi
-    [ "$(date +%s)" -lt "$end" ] || { echo late; return; }
-  done
-}
-if command -v gzip > /dev/null; then echo packed; list "$@" | gzip -1 | base64 -w 0; else echo plain; list "$@"; fi
-"""
-"""This host's client URL, those of the hosts before it, seconds, and etcdctl with its flags. Only the first whose etcd
-lives lists. Etcd reads the values too of all keys that it is asked for, so that as many are asked for at a time as have
-64 MiB of values on the average, ten thousand at most."""
 
 
 @dataclass
@@ -110,19 +52,11 @@ class Living:
 
 def living(result: Result, since: int) -> Living | None:
     """What :data:`LIST` printed, counted from a revision on; None where this host's etcd does not answer."""
-    how, _, body = result.out.partition("\n")
-    if how == "packed":
-        try:
-            unpacked = zlib.decompressobj(wbits=31).decompress(base64.b64decode(body), UNPACKED)
-        except (ValueError, zlib.error):
-            return Living(why="its list was cut off")
-        body = unpacked.decode(errors="replace")
-    elif how.startswith("elsewhere "):
-        return Living(why=f"{how.partition(' ')[2]} should have been asked, and that host is silent")
-    elif how != "plain":
-        return Living(why=how.partition(" ")[2]) if how.startswith("none ") else None
+    listed, why = lines(result)
+    if why:
+        return Living(why=why)
     found = Living()
-    for line in body.splitlines():
+    for line in listed:
         match line.split():
             case ["page", revision, member, more, *_] if revision.isdigit() and member.isdigit():
                 found.revision = found.revision or int(revision)
@@ -192,7 +126,7 @@ class WhatIsLost(OfContent):
         etcdctl = [word for word in asked if word != own]
         earlier = n.plan.nodes[: n.plan.nodes.index(n.node)]
         before = " ".join(",".join(node.client_urls) for node in earlier)
-        words = (own.removeprefix("--endpoints="), before, str(SECONDS), *etcdctl)
+        words = (own.removeprefix("--endpoints="), before, str(SECONDS), "0", "", *etcdctl)
         return [replace(script(LIST, *words, timeout=SECONDS + 6 * len(n.plan.nodes) + 10), large=True)]
 
     def of(self, plan: Plan, content: Content, answers: Answers, now: float) -> Iterator[Finding]:
@@ -241,7 +175,7 @@ class WhatIsLost(OfContent):
             yield self.warns("", saw, "their data may be gone: look at what uses them, and delete them again")
 
 
-def _taken(content: Content) -> tuple[float, str]:
+def taken(content: Content) -> tuple[float, str]:
     """When it was taken, in seconds since 1970, and how that is known."""
     written = content.touched[3] / 1e9
     if 0 < content.renewed <= written:  # a node whose clock runs ahead does not make it younger than its file
@@ -250,6 +184,6 @@ def _taken(content: Content) -> tuple[float, str]:
 
 
 def _age(content: Content, now: float) -> str:
-    at, how = _taken(content)
+    at, how = taken(content)
     date = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
     return f"{duration(max(0, now - at))} ago ({date}, {how})"

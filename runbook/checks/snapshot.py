@@ -13,7 +13,7 @@ from runbook.checks.words import ask, on, script, size
 from runbook.errors import RunbookError
 from runbook.plan import Node, Plan
 from runbook.snapshots.content import NotWhole
-from runbook.snapshots.integrity import TRAILER, inspect_once
+from runbook.snapshots.integrity import TRAILER, inspect_source
 from runbook.step import Binding, Command, Result, Target
 
 MAGIC = "edda0ced"  # bbolt's 0xED0CDAED, as little-endian bytes 16 to 20 of the file
@@ -58,14 +58,14 @@ class SnapshotWhole(Check):
         ]
 
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:
-        """The file on the responder's machine, or the copy that came over from a node, read from beginning to end."""
+        """The file on the responder's machine, or the copy that came over from elsewhere, read from end to end."""
         source = plan.snapshot
         if source.node:
             return [_copy(plan)]
+        if source.trouble:
+            return [Result(1, err=source.trouble)]
         try:
-            facts = inspect_once(
-                source.path, allow_missing_trailer=source.allow_missing_trailer, sha256=source.sha256 or None
-            )
+            facts = inspect_source(source)
         except RunbookError as error:
             return [Result(1, err=json.dumps({"saw": error.message, "do": " ".join(error.next)}))]
         return [Result(0, _told(facts.sha256, facts.size, facts.revision, facts.warnings()))]
@@ -84,8 +84,8 @@ class SnapshotWhole(Check):
             yield self.blocks(host, told["saw"], told["do"])
             return
         told = json.loads(result.out)
-        path = plan.snapshot.path
-        changed = self._changed(bound, host, str(path), told["sha256"])
+        path = plan.snapshot.shown
+        changed = self._changed(bound, host, path, told["sha256"])
         if changed:
             yield changed
         elif told["revision"] == 0:

@@ -47,7 +47,7 @@ class Made:
     help="A control plane, dead or alive; repeatable: name all of them.",
 )
 @click.option(
-    "--snapshot", metavar="FILE|URL", help="What to restore: a file here, or host://NODE/path on a host's disk."
+    "--snapshot", metavar="FILE|URL", help="What to restore: a file here, host://NODE/path, or a store's URL."
 )
 @click.option("--identity-file", type=click.Path(path_type=Path), help="The SSH key to log in with.")
 @click.option("--known-hosts-file", type=click.Path(path_type=Path), help="Whose host keys to trust.")

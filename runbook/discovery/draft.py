@@ -34,7 +34,9 @@ class Source:
     members: tuple[Written, ...] = ()
     """Those of the cluster when it was taken."""
     damage: str = ""
-    """What a person should know of it."""
+    """What a person should mind."""
+    hints: tuple[str, ...] = ()
+    """What stands beside it in the plan."""
 
 
 @dataclass

@@ -1,12 +1,15 @@
-"""The snapshot that the command line names: on this machine, or on the disk of a host of the plan."""
+"""The snapshot that the command line names: on this machine, on the disk of a host of the plan, or in a store."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -15,9 +18,14 @@ from runbook.discovery.asks import Stat, Written, written
 from runbook.discovery.draft import Source
 from runbook.discovery.seen import Seen
 from runbook.errors import NOTE, UsageError
+from runbook.plan import Place
 from runbook.planfile.places import snapshot_url
 from runbook.snapshots.bolt import _LEAF_PAGE, Database, NotBolt, _Page
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_once
+from runbook.snapshots.urls import is_reference, parse_reference
+
+PATIENCE = 20.0
+"""Seconds for a store to say what it has; a plan can be written without."""
 
 
 class Listing(Database):
@@ -50,10 +58,11 @@ def members(path: Path) -> tuple[Written, ...]:
 
 @dataclass(frozen=True)
 class Named:
-    """What was typed: a path here, or ``node`` and ``path`` of ``host://NODE/path``; nothing at all."""
+    """What was typed: a path here, ``node`` and ``path`` of ``host://NODE/path``, a store's ``url``; nothing at all."""
 
     path: str = ""
     node: str = ""
+    url: str = ""
 
     def on_its_node(self, found: Source, seen: Sequence[Seen], again: Callable[[str], str]) -> Source:
         """A snapshot on a host's disk, by the member's name. Raises UsageError where no host is that node, or has it.
@@ -119,6 +128,10 @@ def named(word: str, again: Callable[[str], str]) -> Named:
     if not word:
         return Named()
     other = f"{again('FILE')}{NOTE}with FILE as it should be"
+    if is_reference(word):
+        if fault := snapshot_url(word):
+            raise _usage(word, fault, "a plan cannot hold that URL", other)
+        return Named(url=word)
     if on := re.fullmatch(r"host://([^/]+)(/.*)", word):
         if fault := snapshot_url(word):
             raise _usage(word, fault, "a plan cannot hold that name", other)
@@ -126,7 +139,7 @@ def named(word: str, again: Callable[[str], str]) -> Named:
     path = unquote(word.removeprefix("file://")) if word.startswith("file://") else word
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         fault = snapshot_url(word) or "is no file here"
-        raise _usage(word, fault, "runbook reads a file of this machine, or of a node's disk, and no other", other)
+        raise _usage(word, fault, "runbook reads files of this machine, of a node's disk, and of stores", other)
     full = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(full):
         raise _usage(word, "is a directory", "one file is restored, and which one is yours to say", listing(full))
@@ -146,13 +159,18 @@ def listing(folder: str) -> str:
 
 
 def _usage(word: str, fault: str, means: str, next_: str) -> UsageError:
-    how = "name a file of this machine, or host://NODE/path on a node's disk"
+    how = "name a file of this machine, host://NODE/path on a node's disk, or a store's URL"
     true = "nothing was connected to, and nothing was written"
     return UsageError(f"--snapshot {word}: it {fault}; {how}", true=true, means=means, next=(next_,))
 
 
 def source(wanted: Named) -> Source:
-    """A local snapshot, read once from beginning to end. Raises SnapshotDamaged (exit code 3) for one of no use."""
+    """A local snapshot, read once from beginning to end. Raises SnapshotDamaged (exit code 3) for one of no use.
+
+    Of one in a store only the sidecar is read, where the store answers.
+    """
+    if wanted.url:
+        return _in_a_store(wanted.url)
     if wanted.node or not wanted.path:
         return Source()
     path = Path(wanted.path)
@@ -168,3 +186,42 @@ def source(wanted: Named) -> Source:
     if not facts.has_trailer:
         warnings.append(f"{path} has no checksum at its end: `run` refuses it until allowMissingTrailer is true")
     return replace(found, damage="; ".join(warnings))
+
+
+def _in_a_store(url: str) -> Source:
+    """What its sidecar tells of a snapshot in a store, with this machine's own credentials."""
+    told: Future[Source] = Future()
+
+    def look() -> None:
+        try:
+            told.set_result(_looked(url))
+        except BaseException as error:  # it belongs to the caller's thread
+            told.set_exception(error)
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        return told.result(PATIENCE)
+    except TimeoutError:
+        return Source(url, damage=f"{url} was not looked into: no answer within {PATIENCE:g} s")
+
+
+def _looked(url: str) -> Source:
+    from runbook.snapshots.finding import find
+    from runbook.snapshots.opening import open_store
+    from runbook.snapshots.stores import StoreTrouble
+
+    reference = parse_reference(url)
+    if reference.place_url.startswith("host://"):
+        return Source(url, damage=f"{url} was not looked into: `runbook preview --check` does that")
+    try:
+        found = find(open_store(Place(reference.place_url), None), reference, datetime.now(UTC))
+    except StoreTrouble as error:
+        return Source(url, damage=f"{url} was not looked into: {error}")
+    if found.sidecar is None:
+        return Source(url, damage=f"{url} has no sidecar: its revision is not known before it is fetched")
+    keys = found.sidecar.stored.recipients
+    hints = [f"now it is {found.name}, of {found.sidecar.cluster}"] if not reference.name else []
+    hints += [f"encrypted to {', '.join(keys)}: identityFile, or RUNBOOK_AGE_IDENTITY, opens it"] if keys else []
+    # which one the latest is, changes: its sum is none for the plan to hold on to
+    sha256 = found.sha256 if reference.name else ""
+    return Source(url, sha256, found.sidecar.revision, hints=tuple(hints))

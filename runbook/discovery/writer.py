@@ -17,6 +17,7 @@ from runbook.discovery.settings import etcd_version
 from runbook.log import redact
 from runbook.plan import Node, Paths, Ssh, Worker
 from runbook.planfile.build import FIELDS
+from runbook.snapshots.urls import is_reference
 from runbook.tables import printable
 
 KEYS = {field: key for key, field in FIELDS.items()}
@@ -118,13 +119,15 @@ def _snapshot(page: _Page, seen: Sequence[Seen]) -> None:
         page.lines += comment(
             "REPLACE this name: no --snapshot was given. file:///path, or a path from this file on", 4
         )
-        page.lines += comment("(on your machine), or host://NODE/path (on that node's disk)", 4)
+        page.lines += comment("(on your machine), host://NODE/path (on that node's disk), or a store's URL", 4)
+    for text in source.hints:
+        page.lines += comment(text, 4)
     for s in seen:
         for b in s.backups if s.name and not source.url else ():
             when = f"{datetime.fromtimestamp(b.at, UTC):%Y-%m-%d %H:%M} UTC"
             page.lines += comment(f"seen: host://{s.name}{b.path}, {size(b.size)}, {when}", 4)
     page.put(4, f"from: {scalar(source.url or PLACEHOLDER)}", "snapshot")
-    unknown = "taken when the file is first read"
+    unknown = "its sidecar's" if is_reference(source.url) else "taken when the file is first read"
     page.put(4, f"sha256: {json.dumps(source.sha256)}{'' if source.sha256 else f'  # {unknown}'}")
     if source.raw:
         page.lines += comment("no checksum at its end: set true only if it is a raw copy of member/snap/db", 4)

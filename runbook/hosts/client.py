@@ -59,7 +59,7 @@ def by_client(link: Link, what: Delivery, stop: threading.Event) -> Result | Non
     argv = command_line(link.address)
     if argv is None:
         return None
-    file = LocalFile(what.path)
+    file = LocalFile(what.path, what.named)
     client = Client(argv, file)
     try:
         return deliver(link, what, file, stop, client.open, client.pour)

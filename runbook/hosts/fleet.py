@@ -172,6 +172,7 @@ class Fleet:
             void=tuple(link.forsaken),
             path=upload.source,
             origin=self._links[upload.source_node].address if upload.source_node and not own else None,
+            named=upload.named,
         )
         if own:
             return transfer.deliver(link, what, None, call.stop)
@@ -184,7 +185,7 @@ class Fleet:
             return transfer.by_process(link, what, call.stop)
         if _size(upload.source) >= transfer.LARGE:
             return client.by_client(link, what, call.stop) or transfer.by_process(link, what, call.stop)
-        return transfer.deliver(link, what, transfer.LocalFile(upload.source), call.stop)
+        return transfer.deliver(link, what, transfer.LocalFile(upload.source, upload.named), call.stop)
 
     def _each(
         self, names: Iterable[str], work: Callable[[Link, Call], T], unknown: Callable[[str, str], T]

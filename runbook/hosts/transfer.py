@@ -72,10 +72,11 @@ class Bytes:
 
 
 class LocalFile:
-    """A file of the responder's machine."""
+    """A file of the responder's machine; ``named`` is how messages name it, where that is not its path."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, named: str = "") -> None:
         self._path = Path(path).expanduser()
+        self._named = named or self._path
         self._size = 0
         self._stamp = (0, 0, 0)
 
@@ -101,23 +102,23 @@ class LocalFile:
             with self._path.open("rb", buffering=0) as file:
                 yield file, self._stamp[0]
         except OSError as error:
-            raise SourceTrouble(f"cannot read {self._path}: {error.strerror}") from error
+            raise SourceTrouble(f"cannot read {self._named}: {error.strerror}") from error
         except EOFError:
             short = True
         if short or self._look() != self._stamp:
-            raise SourceTrouble(f"{self._path} changed while it was sent")
+            raise SourceTrouble(f"{self._named} changed while it was sent")
 
     def verdict(self, sha256: str) -> str:
         """Only asked when the host found another sum; hashing each time would cost every sender a pass."""
         with self._path.open("rb") as file:
             seen = hashlib.file_digest(file, "sha256").hexdigest()
-        return "it was damaged on the way" if seen == sha256 else f"{self._path} has itself the sha256 {seen}"
+        return "it was damaged on the way" if seen == sha256 else f"{self._named} has itself the sha256 {seen}"
 
     def _look(self) -> tuple[int, int, int]:
         try:
             seen = self._path.stat()
         except OSError as error:
-            raise SourceTrouble(f"cannot read {self._path}: {error.strerror}") from error
+            raise SourceTrouble(f"cannot read {self._named}: {error.strerror}") from error
         return seen.st_size, seen.st_mtime_ns, seen.st_ino
 
 
@@ -173,7 +174,10 @@ class NodeFile:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One upload to one host, as plain data. ``path`` is local, or on ``origin`` where that is given."""
+    """One upload to one host, as plain data. ``path`` is local, or on ``origin`` where that is given.
+
+    ``named`` is how messages name it, "" where its path will do.
+    """
 
     target: Address
     dest: str
@@ -188,6 +192,7 @@ class Delivery:
     void: tuple[str, ...] = ()
     path: str = ""
     origin: Address | None = None
+    named: str = ""
 
     def to_json(self) -> str:
         """One line, for the sender process."""
@@ -205,7 +210,7 @@ class Delivery:
 
     def source(self) -> Source:
         """Where a sender reads."""
-        return NodeFile(Link(self.origin), self.path) if self.origin else LocalFile(self.path)
+        return NodeFile(Link(self.origin), self.path) if self.origin else LocalFile(self.path, self.named)
 
 
 def deliver(

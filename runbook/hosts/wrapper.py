@@ -67,7 +67,7 @@ def _script(nonce: str, words: Sequence[str], *texts: str, lines: bytes = b"") -
     return b"{ (\n" + _body(nonce, words, texts, lines) + b") </dev/null || exit\n}\n"
 
 
-def _streaming(nonce: str, words: Sequence[str], *texts: str) -> bytes:
+def streaming(nonce: str, words: Sequence[str], *texts: str) -> bytes:
     """A script that reads what follows it; its shell is its own, and ends with it."""
     return b"{\n" + _body(nonce, words, texts) + b"}\n"
 
@@ -156,10 +156,10 @@ class Guarded:
             str(STALL),
             *([] if inline is None else [inline]),
         ]
-        kind = _script if origin or inline is not None else _streaming
+        kind = _script if origin or inline is not None else streaming
         return kind(nonce, [*self._guard, *words], _numbers(WAIT), GUARD, RECEIVE)
 
 
 def read(nonce: str, path: str) -> bytes:
     """Send a file of this host: a frame ``size`` with its bytes, then the bytes themselves on standard output."""
-    return _streaming(nonce, [path], READ)
+    return streaming(nonce, [path], READ)

@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from runbook.plan import (
+    NOWHERE,
     Cluster,
     Node,
     OwnCheck,
     Paths,
+    Place,
     Plan,
     Snapshot,
     Ssh,
@@ -23,6 +25,7 @@ from runbook.plan import (
     default_client_urls,
 )
 from runbook.planfile.durations import parse_duration
+from runbook.snapshots.urls import is_reference, parse_reference
 
 Values = dict[str, Any]
 
@@ -87,7 +90,19 @@ def _snapshot(values: Values, base: Path) -> Snapshot:
         path = Path(unquote(source.removeprefix("file://")))
     else:
         path = local(source, base)
-    return Snapshot(path=path, node=node, sha256=sha256.lower() or None, **fields)
+    store, identity = fields.pop("store", {}), fields.pop("identity_file", "")
+    place = None
+    if is_reference(source):
+        node, path = None, NOWHERE
+        place = Place(parse_reference(source).place_url, store.get("endpoint", ""), store.get("region", ""))
+    return Snapshot(
+        path=path,
+        node=node,
+        sha256=sha256.lower() or None,
+        store=place,
+        identity_file=local(identity, base) if identity else None,
+        **fields,
+    )
 
 
 def _ssh(values: Values, base: Path) -> Ssh:

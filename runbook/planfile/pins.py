@@ -49,6 +49,6 @@ def _differences(old: Any, new: Any, place: str) -> list[str]:
 
 def _below(place: str, field: str) -> str:
     """The key of a field; what a snapshot's source means, its path and node, is no key of its own."""
-    if place == "spec.snapshot" and field in ("path", "node"):
+    if place == "spec.snapshot" and field in ("path", "node", "name", "trouble"):
         return "spec.snapshot.from"
     return f"{place}.{_KEYS.get(field, field)}"

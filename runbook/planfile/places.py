@@ -10,6 +10,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from runbook.planfile.charset import MEMBER, USER, strange
+from runbook.snapshots.urls import is_reference, parse_reference
 
 
 def host(text: str) -> str:
@@ -131,9 +132,14 @@ def url_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 
 
 def snapshot_url(text: str) -> str:
-    """Where the snapshot is: a file here, or one on a node's disk."""
+    """Where the snapshot is: a file here, or one on a node's disk, or in a store."""
     if not text.isprintable():
         return "holds a control character"
+    if is_reference(text):
+        try:
+            return store_url(parse_reference(text).place_url)
+        except ValueError as error:
+            return str(error)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if scheme is None:
         fault = "has one / only; write file:///path" if text.startswith("file:") else local_path(text)
@@ -145,8 +151,11 @@ def snapshot_url(text: str) -> str:
         node, slash, rest = text.removeprefix("host://").partition("/")
         path = slash + rest
         fault = "names no node" if MEMBER(node) else (f"has a path that {f}" if (f := host_path(path)) else "")
-    elif scheme[1] in ("s3", "gs", "gcs", "az", "azblob", "http", "https", "sftp", "ssh"):
-        return f"is in a store ({scheme[1]}://) that runbook does not read yet; fetch the file first"
+    elif scheme[1] in ("gcs", "azblob", "abfs", "abfss", "http", "https", "sftp", "ssh", "nfs"):
+        known = (
+            "write gs://" if scheme[1] == "gcs" else "write az://" if scheme[1][0] == "a" else "fetch the file first"
+        )
+        return f"is in a store ({scheme[1]}://) that runbook does not read; {known}"
     else:
         return f"has the unknown scheme {scheme[1]}://"
     if not fault and path.endswith("/"):

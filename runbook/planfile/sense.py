@@ -15,6 +15,7 @@ from runbook.planfile import places
 from runbook.planfile.durations import parse_duration
 from runbook.planfile.problems import Where, nearest, shown, written
 from runbook.planfile.shape import resolved, schema
+from runbook.snapshots.urls import OBJECTS, is_reference
 
 Complaint = tuple[Where, str]
 
@@ -77,6 +78,7 @@ def errors(view: View) -> Iterator[Complaint]:
     """Everything that makes a restore plan wrong, beyond its shape."""
     yield from host_errors(view)
     yield from _mentions(view)
+    yield from _store(view)
     yield from _bump(view)
 
 
@@ -246,6 +248,15 @@ def _mentions(view: View) -> Iterator[Complaint]:
             yield (*at, "on"), f"found {shown(on)}; {choice(on, ['local', 'all', *names])}"
 
 
+def _store(view: View) -> Iterator[Complaint]:
+    """Keys that mean nothing where the snapshot is."""
+    source = view.get((*SPEC, "snapshot", "from"))
+    if isinstance(source, str) and source.partition("://")[0] not in OBJECTS:
+        for key in ("endpoint", "region"):
+            if view.get(where := (*SPEC, "snapshot", "store", key), ""):
+                yield where, f"{key} is for object stores, and from is {shown(source)}; leave it out"
+
+
 def choice(word: str, known: Collection[str]) -> str:
     """What is allowed in a word's place, and the nearest to it."""
     meant = nearest(word, known)
@@ -321,6 +332,9 @@ def _warn_restore(view: View) -> Iterator[Complaint]:
             where,
             f"{shown(text)} has no $RUN: a second restore makes a cluster with the same id, and members may mix",
         )
+    source = view.get((*SPEC, "snapshot", "from"))
+    if view.get(where := (*SPEC, "snapshot", "identityFile"), "") and source and not is_reference(source):
+        yield where, "nothing is decrypted: from names a plain file, and none of a store"
     where = (*SPEC, "snapshot", "allowMissingTrailer")
     if view.get(where, False) is True:
         proof = (

@@ -187,7 +187,11 @@ FORMATS: dict[str, Format] = {
     "plan-name": Format("a DNS label: a-z, 0-9 and - inside, at most 40 characters", plan_name),
     "line": Format("one line of text, at most 500 characters", line),
     "title": Format("one line of text, at most 100 characters", title),
-    "snapshot-url": Format("file:///path, a path relative to the plan file, or host://NODE/path", snapshot_url),
+    "snapshot-url": Format(
+        "file:///path, a path relative to the plan file, host://NODE/path, or a store's URL (s3://, gs://, az://, "
+        "file:///, host://NODE/) that ends with a snapshot's name, with ?latest=verified or with ?at=TIME",
+        snapshot_url,
+    ),
     "store-url": Format(
         "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///DIRECTORY, or host://NODE/DIRECTORY",
         store_url,

@@ -92,3 +92,16 @@ def remove(n: Target, *names: str) -> Command:
 def bring(n: Target, name: str, source: str, sha256: str) -> Upload:
     """A tool for the run's directory, executable by root."""
     return Upload(in_run(n, f"tools/{name}"), sha256, source=source, mode=0o700)
+
+
+def bring_snapshot(n: Target) -> Upload:
+    """The snapshot for the run's directory: from this machine, or from the node whose disk holds it."""
+    source = n.plan.snapshot
+    return Upload(
+        in_run(n, "snapshot.db"),
+        n.bound.sha256,
+        source=str(source.path) if source.node else source.sent,
+        source_node=source.node,
+        timeout=n.plan.timeouts.restore,
+        named=source.shown if source.store else "",
+    )

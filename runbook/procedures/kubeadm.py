@@ -88,10 +88,9 @@ class StageSnapshot(Step):
     What the living etcd says of itself now is noted beside it, for the bump.
     """
 
-    phase = Phase.PREPARE
+    phase, supplied = Phase.PREPARE, True
 
     def do(self, n: Target) -> Sequence[Action]:
-        snapshot = n.plan.snapshot
         tools: list[Action] = []
         if n.plan.tools.upload:
             tools = [
@@ -99,14 +98,7 @@ class StageSnapshot(Step):
                 host.bring(n, "etcdctl", f"{n.plan.tools.upload}/etcdctl", n.bound.etcdctl_sha256),
                 host.bring(n, "etcdutl", f"{n.plan.tools.upload}/etcdutl", n.bound.etcdutl_sha256),
             ]
-        upload = Upload(
-            in_run(n, "snapshot.db"),
-            n.bound.sha256,
-            source=str(snapshot.path),
-            source_node=snapshot.node,
-            timeout=n.plan.timeouts.restore,
-        )
-        return [*tools, upload, data.keep_figures(n)]
+        return [*tools, host.bring_snapshot(n), data.keep_figures(n)]
 
     def done(self, n: Target) -> Probe:
         return host.proven_file(n, "snapshot.db", n.bound.sha256) & data.figures(n)

@@ -4,9 +4,7 @@ All of it comes over, in one stream, and is then read as any file of this machin
 cannot read its own; to read only the pages that are needed takes nearly all of them (each key's newest revision is
 somewhere in the bucket ``key``), one round trip after the other. A run brings the file over in any case, to pass it on.
 
-A snapshot is every Secret of the cluster. So the copy never has a name: nobody else can open it, and it is gone with
-this process, however that ends. It lies where ``TMPDIR`` says, or else below ``/var/tmp``: on a disk, for what lies in
-memory there may be no room.
+The copy has no name, and is gone with this process, however that ends (``scratch``).
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +21,7 @@ from runbook.hosts import errands
 from runbook.hosts.address import Address
 from runbook.hosts.connection import Link
 from runbook.hosts.transfer import NodeFile, SourceTrouble
+from runbook.snapshots import scratch
 from runbook.snapshots.bolt import MAGIC
 from runbook.snapshots.content import WRITTEN, Changed, NotWhole, answer, read_open
 from runbook.snapshots.integrity import SnapshotDamaged, inspect_open, refuse_part
@@ -34,8 +31,6 @@ from runbook.step import Command, Result
 CHUNK = 1 << 20
 GONE = 3
 """What ``LOOK`` ends with where there is no file."""
-RESERVE = 64 << 20
-"""Bytes that must stay free on this machine's disk."""
 
 LOOK = r"""
 set -u
@@ -61,7 +56,7 @@ def fetch(there: There, told: int | None = None) -> Fetched:
     try:
         refuse_part(path)
         before, mode = _seen(link, path)
-        with _room(before[2]) as copy:
+        with scratch.room(before[2]) as copy:
             _stream(link, path, copy, before, told)
             trailer = there.allow_missing_trailer
             facts = inspect_open(path, copy.fileno(), allow_missing_trailer=trailer, sha256=there.sha256 or None)
@@ -105,48 +100,20 @@ def _parsed(text: str) -> tuple[tuple[int, ...], int, str]:
     return (device, inode, size, written * 10**9 + rest, status * 10**9), int(words[0], 8), magic.strip()
 
 
-def _place() -> str:
-    """Where the copy lies while it is read."""
-    usual = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else tempfile.gettempdir()  # noqa: S108
-    return os.environ.get("TMPDIR") or usual
-
-
-def _room(size: int) -> IO[bytes]:
-    """A file without a name for so many bytes. Raises OSError where there is no room for it."""
-    place = _place()
-    with _own_disk(place):
-        disk = os.statvfs(place)
-    free = disk.f_bavail * disk.f_frsize
-    if free < size + RESERVE:
-        told = f"{free >> 20} MiB are free in {place} on this machine"
-        raise OSError(f"{told}, and for a while it needs {size + RESERVE >> 20} MiB; TMPDIR may name another place")
-    with _own_disk(place):
-        return tempfile.TemporaryFile(dir=place)
-
-
-@contextlib.contextmanager
-def _own_disk(place: str) -> Iterator[None]:
-    """An error of this machine's disk says so: all else that is told here is told of the host."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{place} on this machine: {error.strerror}") from error
-
-
 def _stream(link: Link, path: Path, copy: IO[bytes], before: tuple[int, ...], told: int | None) -> None:
     """All of it. Where it has changed meanwhile, that is the reason, whatever else went wrong."""
     source, trouble = NodeFile(link, str(path)), None
     try:
         source.open()
         for chunk in source.chunks(CHUNK):
-            with _own_disk(_place()):
+            with scratch.own_disk(scratch.place()):
                 copy.write(chunk)
             _tell(told, copy.tell(), before[2])
     except SourceTrouble as error:
         trouble = OSError(str(error))
     finally:
         source.close()
-    with _own_disk(_place()):
+    with scratch.own_disk(scratch.place()):
         copy.flush()
     after = _ask(link, path)
     if after.code == GONE or (after.ok and _parsed(after.out)[0][:WRITTEN] != before[:WRITTEN]):

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runbook.errors import NOTE, Refused
 from runbook.snapshots.bolt import MAGIC, Database, NotBolt
+
+if TYPE_CHECKING:
+    from runbook.plan import Snapshot
 
 TRAILER = 32
 _CHUNK = 2 << 20  # fits the second level of a cache, or hashing takes a third longer
@@ -28,6 +34,10 @@ INTERRUPTED = "The copy was interrupted: copy it again, or use another snapshot.
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
 
 
+_KEY = re.compile(rb"SECRET|PRIVATE|[Pp]assword|[Tt]oken")
+"""Of a text that has one of these near its beginning, nothing is shown."""
+
+
 class SnapshotDamaged(Refused):
     """The snapshot is not what it should be (exit code 3); the message names the file, what was found and what to do.
 
@@ -35,26 +45,32 @@ class SnapshotDamaged(Refused):
     trailer, not-bolt, bolt, sha256, changed, revision.
     """
 
-    def __init__(self, path: Path, reason: str, found: str, do: str) -> None:
+    def __init__(self, path: Path | str, reason: str, found: str, do: str) -> None:
+        """``path`` of this machine, or where it is from a store, its URL there."""
         self.reason = reason
+        where = f"ls -l {shlex.quote(str(Path(path).parent))}"
+        if "://" in str(path):
+            where = f"runbook snapshot list {shlex.quote(str(path).rpartition('/')[0])}"
         super().__init__(
             f"{path}: {found}. {do}",
             true="Nothing was sent to any host.",
             means="the cluster is as it was before this command",
-            next=(f"ls -l {shlex.quote(str(path.parent))}{NOTE}is there another one?",),
+            next=(f"{where}{NOTE}is there another one?",),
         )
 
 
 @dataclass(frozen=True)
 class SnapshotFacts:
-    """What a whole snapshot is. ``size`` in bytes, ``sha256`` of the whole file in hex, ``revision`` the last it holds.
+    """What a whole snapshot is. ``path`` is how messages name it.
+
+    ``size`` in bytes, ``sha256`` of the whole file in hex, ``revision`` the last it holds.
 
     ``trailer_ok`` is None where there is no trailer to check. ``world_readable``: any user of this machine may read it,
     and with it every Secret of the cluster. ``page_size`` in bytes. ``asks_for_a_login``, ``has_alarms``: how a cluster
     that is restored from it begins.
     """
 
-    path: Path
+    path: Path | str
     size: int
     sha256: str
     has_trailer: bool
@@ -86,6 +102,7 @@ def inspect_file(
     allow_missing_trailer: bool = False,
     sha256: str | None = None,
     progress: Callable[[int], None] | None = None,
+    shown: str = "",
 ) -> SnapshotFacts:
     """Reads a snapshot once, from beginning to end, and says what it is.
 
@@ -94,6 +111,7 @@ def inspect_file(
         allow_missing_trailer: whether a raw copy of ``member/snap/db`` will do, as the plan's key of that name says.
         sha256: what the whole file's SHA-256 must be, in hex; None where nobody said.
         progress: is told how many bytes have been read.
+        shown: how messages name it, where that is not its path.
 
     Raises:
         SnapshotDamaged: it is missing, cannot be read, is no snapshot, not whole, or not the one that was meant.
@@ -105,10 +123,10 @@ def inspect_file(
     except (OSError, ValueError) as e:
         raise _unopened(path, e) from None
     try:
-        return _Reading(path, fd).facts(allow_missing_trailer, sha256, progress)
+        return _Reading(path, fd, shown=shown).facts(allow_missing_trailer, sha256, progress)
     except OSError as e:
         do = "Copy it from a good disk."
-        raise SnapshotDamaged(path, "unreadable", f"reading it failed: {e.strerror}", do) from None
+        raise SnapshotDamaged(shown or path, "unreadable", f"reading it failed: {e.strerror}", do) from None
     finally:
         os.close(fd)
 
@@ -138,24 +156,37 @@ _SEEN: dict[tuple[object, ...], Future[SnapshotFacts]] = {}
 _MUTEX = threading.Lock()
 
 
-def inspect_once(path: Path, *, allow_missing_trailer: bool = False, sha256: str | None = None) -> SnapshotFacts:
+def inspect_source(source: Snapshot) -> SnapshotFacts:
+    """A plan's snapshot that lies on this machine, or came here from a store, as :func:`inspect_once` does it."""
+    return inspect_once(
+        source.path,
+        allow_missing_trailer=source.allow_missing_trailer,
+        sha256=source.sha256 or None,
+        shown=source.shown if source.store else "",
+    )
+
+
+def inspect_once(
+    path: Path, *, allow_missing_trailer: bool = False, sha256: str | None = None, shown: str = ""
+) -> SnapshotFacts:
     """As ``inspect_file``, which reads all of it; what it found stands as long as nobody has touched the file since.
 
     For this process alone: the plan is bound and then checked within seconds, and a large file is read once. Whoever
     asks meanwhile, in another thread, waits for the same answer.
     """
+    look = partial(inspect_file, path, allow_missing_trailer=allow_missing_trailer, sha256=sha256, shown=shown)
     try:
         seen = path.stat()
     except (OSError, ValueError):
-        return inspect_file(path, allow_missing_trailer=allow_missing_trailer, sha256=sha256)
+        return look()
     touched = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
-    key = (path, allow_missing_trailer, sha256, touched)
+    key = (path, allow_missing_trailer, sha256, shown, touched)
     with _MUTEX:
         mine = key not in _SEEN
         seeing = _SEEN.setdefault(key, Future())
     if mine:
         try:
-            seeing.set_result(inspect_file(path, allow_missing_trailer=allow_missing_trailer, sha256=sha256))
+            seeing.set_result(look())
         except BaseException as error:
             del _SEEN[key]  # what was wrong may be mended
             seeing.set_exception(error)
@@ -177,22 +208,21 @@ def revision_after(facts: SnapshotFacts, bump: int) -> int:
 
 def _unopened(path: Path, error: Exception) -> SnapshotDamaged:
     if isinstance(error, FileNotFoundError):
-        do = "Correct spec.snapshot.from in the plan; a path without a scheme is relative to the plan file."
+        do = "Name a file that is there; in a plan (spec.snapshot.from) a path is relative to the plan file."
         return SnapshotDamaged(path, "missing", "there is no such file", do)
     if isinstance(error, PermissionError):
         do = "Run as a user who may read it; do not make it readable for all, it holds every Secret."
         return SnapshotDamaged(path, "unreadable", "you may not read this file", do)
     says = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    return SnapshotDamaged(
-        path, "unreadable", f"it cannot be opened: {says}", "Correct spec.snapshot.from in the plan."
-    )
+    return SnapshotDamaged(path, "unreadable", f"it cannot be opened: {says}", "Name the snapshot file itself.")
 
 
 class _Reading:
     """One file, open, and what is known of it before it is read. ``named``: it is this machine's ``path``."""
 
-    def __init__(self, path: Path, fd: int, *, named: bool = True) -> None:
+    def __init__(self, path: Path, fd: int, *, named: bool = True, shown: str = "") -> None:
         self.path = path
+        self.shown = shown or path
         self.fd = fd
         self.named = named
         self.before = os.fstat(fd)
@@ -221,7 +251,7 @@ class _Reading:
             raise self._bad("sha256", f"its SHA-256 is {of_all}, the plan says {sha256.lower()}", do)
         page_size, revision, logins, alarms = self._content(body, exact=has_trailer)
         return SnapshotFacts(
-            path=self.path,
+            path=self.shown,
             size=self.size,
             sha256=of_all,
             has_trailer=has_trailer,
@@ -234,7 +264,7 @@ class _Reading:
         )
 
     def _bad(self, reason: str, found: str, do: str) -> SnapshotDamaged:
-        return SnapshotDamaged(self.path, reason, found, do)
+        return SnapshotDamaged(self.shown, reason, found, do)
 
     def _looks_right(self) -> None:
         """What can be said without reading it all."""
@@ -251,7 +281,8 @@ class _Reading:
                 raise self._bad("packed", f"it is a {name} file", f"Unpack it, and name the unpacked file ({name}).")
         if _is_text(head):
             start = head[:40].decode("utf-8", "replace").split("\n")[0]
-            raise self._bad("text", f"it is a text, beginning with {start!r}", "Name the snapshot file itself.")
+            told = "" if _KEY.search(head) else f", beginning with {start!r}"
+            raise self._bad("text", f"it is a text{told}", "Name the snapshot file itself.")
         do = "It was made by something else, or damaged: name an etcd snapshot."
         raise self._bad("not-bolt", "it is no etcd snapshot: bbolt's magic number is not where it belongs", do)
 

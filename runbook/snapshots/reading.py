@@ -94,7 +94,7 @@ def begin(path: Path, wanted: Sequence[str] = ()) -> Future[Content]:
         return failed
     with _LOCK:
         if key not in _BEGUN:
-            _BEGUN[key] = _beside(lambda: _read(*key))
+            _BEGUN[key] = beside(lambda: _read(*key))
         return _BEGUN[key]
 
 
@@ -118,7 +118,7 @@ def begin_there(there: There) -> Future[Fetched]:
 
     with _LOCK:
         if there not in _UNDER_WAY:
-            _UNDER_WAY[there] = _beside(work)
+            _UNDER_WAY[there] = beside(work)
         return _UNDER_WAY[there]
 
 
@@ -157,7 +157,8 @@ def _followed(there: There) -> Iterator[int | None]:
                 del _COMING[there]
 
 
-def _beside(work: Callable[[], T]) -> Future[T]:
+def beside(work: Callable[[], T]) -> Future[T]:
+    """Do it in a thread of its own, which keeps nobody from leaving."""
     told: Future[T] = Future()
 
     def run() -> None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 
 class StoreTrouble(Exception):
@@ -44,6 +45,8 @@ class Store(ABC):
     """One place for snapshots. Every method raises StoreTrouble; ``url`` names it in messages, without a secret."""
 
     url: str
+    at_once: ClassVar[int] = 1
+    """So many small files may be read at the same time."""
 
     @abstractmethod
     def entries(self) -> list[Entry]:

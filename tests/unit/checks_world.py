@@ -36,7 +36,6 @@ from runbook.checks import (
     jobs,
     kubelets,
     locks,
-    lost,
     manifests,
     mounts,
     neighbours,
@@ -50,6 +49,7 @@ from runbook.checks import (
 from runbook.checks import snapshot as snapshot_check
 from runbook.checks.survey import inspect
 from runbook.hosts.address import Address
+from runbook.listing import LIST
 from runbook.plan import Cluster, Node, Paths, Plan, Snapshot, Ssh, Timeouts, Verify, Worker
 from runbook.snapshots.content import read
 from runbook.snapshots.integrity import inspect_file
@@ -93,7 +93,7 @@ PLACES = (
 
 
 def listing(edit: Callable[[list[str]], object] | None = None, revision: int = 4711, end: str = "end") -> str:
-    """What ``lost.LIST`` prints where nothing was written since the snapshot but leases and events."""
+    """What ``LIST`` prints where nothing was written since the snapshot but leases and events."""
     lines = [f"{place} {at} {at}" for at, place in enumerate(PLACES, 2)] + ["volume 2 2 pv-1"]
     if edit:
         edit(lines)
@@ -279,7 +279,7 @@ def _script(n: Target, text: str) -> str:
         return told + (f"path {n.node.paths.wal_dir}\ndirectory 66306\n" if n.node.paths.wal_dir else "")
     if text == snapshot_check.READ:
         return f"size 24608\nmagic edda0ced\nwhole {'a' * 64}\nbody {'b' * 64}\ntrailer {'b' * 64}\n"
-    if text == lost.LIST:
+    if text == LIST:
         return listing() if n.name == "m1" else "elsewhere https://10.0.1.10:2379\n"
     if text == verify.THERE:
         return "there\n"

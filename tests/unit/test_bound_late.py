@@ -103,7 +103,7 @@ def test_a_snapshot_that_only_appears_while_a_person_thinks(desk: Desk) -> None:
     snapshot = desk.home / "s.db"
     snapshot.unlink()
     desk.patch.setattr("runbook.commands.bound_meanwhile", lambda *_, **__: (Binding(), "not there yet"))
-    desk.patch.setattr("runbook.cli._confirm", lambda *_: lambda _: snapshot.write_bytes(b"s"))
+    desk.patch.setattr("runbook.cli.confirm", lambda *_: lambda _: snapshot.write_bytes(b"s"))
     typed = desk.type("run", str(desk.plan_path), code=3)
     assert "is not there" in typed.err
     assert not all_runs()

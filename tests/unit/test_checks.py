@@ -19,7 +19,6 @@ from runbook.checks import (
     distribution,
     jobs,
     locks,
-    lost,
     manifests,
     mounts,
     neighbours,
@@ -29,6 +28,7 @@ from runbook.checks import (
     tools,
 )
 from runbook.checks import snapshot as snapshot_check
+from runbook.listing import LIST
 from runbook.plan import Cluster, Plan, Verify
 from runbook.step import Command, Result, Target
 from tests.unit.checks_faults import (
@@ -580,7 +580,7 @@ CASES = {
     ),
     "a pod since the snapshot": Case(
         "WhatIsLost",
-        where(lost.LIST, says(listing(lambda lines: lines.append("pods 99 99"))), on="m1"),
+        where(LIST, says(listing(lambda lines: lines.append("pods 99 99"))), on="m1"),
         "since then created 1 (pods 1). Leases",
         WARNS,
         host="",

@@ -16,6 +16,7 @@ import pytest
 
 from runbook.checks import Finding, Severity, content, lost
 from runbook.checks.words import script
+from runbook.listing import LIST
 from runbook.plan import Cluster, Plan, Snapshot, Verify
 from runbook.snapshots.content import Content
 from runbook.step import Result
@@ -111,7 +112,7 @@ def test_at_most_so_many_are_named() -> None:
 
 
 def lists(text: str) -> Change:
-    return where(lost.LIST, says(text), on="m1")
+    return where(LIST, says(text), on="m1")
 
 
 def test_nothing_was_written_but_leases_and_events() -> None:
@@ -165,7 +166,7 @@ def test_the_same_in_a_packed_list() -> None:
     ids=["no tool", "no etcd", "nothing", "late", "half", "another"],
 )
 def test_what_cannot_be_compared_is_told_with_the_age(text: str, words: str) -> None:
-    (told,) = of("WhatIsLost", where(lost.LIST, says(text), on=""))
+    (told,) = of("WhatIsLost", where(LIST, says(text), on=""))
     assert told.severity is WARNS
     assert words in told.saw
     assert "the snapshot was taken" in told.saw
@@ -185,7 +186,7 @@ def test_a_cluster_that_was_restored_since() -> None:
 
 def test_a_dead_cluster_and_a_fresh_snapshot(tmp_path: Path) -> None:
     fresh = json.dumps({"spec": {"renewTime": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}.000000Z"}})
-    dead = where(lost.LIST, says("plain\nfailed no\n"), on="")
+    dead = where(LIST, says("plain\nfailed no\n"), on="")
     (told,) = of("WhatIsLost", dead, plan=planned(tmp_path, [(2, LEASE, fresh.encode())]))
     assert told.severity is WARNS, "its title would say that nothing is lost"
     plan = planned(tmp_path, [(2, POD, b"v")])
@@ -221,7 +222,7 @@ def ran(
     (tmp_path / "keys").write_text(keys)
     (tmp_path / "log").write_text("")
     env = os.environ | {"KEYS": str(tmp_path / "keys"), "LOG": str(tmp_path / "log"), "ALIVE": alive, "SIZE": size}
-    words = script(lost.LIST, "https://own:2379", before, str(seconds), str(tool), "--cacert=x y").words()
+    words = script(LIST, "https://own:2379", before, str(seconds), "0", "", str(tool), "--cacert=x y").words()
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
 
@@ -273,10 +274,10 @@ def test_a_list_that_takes_too_long_or_fails_is_not_whole(tmp_path: Path) -> Non
     assert late is not None
     assert (late.whole, "too many" in late.why) == (False, True)
     (tmp_path / "bin/etcdctl").unlink()
-    words = script(lost.LIST, "u", "", "9", str(tmp_path / "bin/etcdctl")).words()
+    words = script(LIST, "u", "", "9", "0", "", str(tmp_path / "bin/etcdctl")).words()
     gone = subprocess.run(words, capture_output=True, text=True, check=False)
     assert gone.stdout.startswith("none there is no ")
-    failing = script(lost.LIST, "u", "", "9", "false").words()
+    failing = script(LIST, "u", "", "9", "0", "", "false").words()
     dead = subprocess.run(failing, capture_output=True, text=True, check=False)
     assert lost.living(Result(0, dead.stdout), 20) is None
     odd = lost.living(ran(tmp_path, "/registry/a/b 1 1\n/registry/a/c\\\\\\\\x 1 1\n/registry/b/d 1 1\n"), 20)

@@ -194,7 +194,7 @@ def test_certificates_are_read_and_keys_are_not(pki: Path) -> None:
     assert "PRIVATE" not in result.out
     assert "c2VjcmV0" not in result.out
     assert "UFJJVkFURQ" not in result.out
-    seen = certificates._seen(result.out)
+    seen = certificates.seen(result.out)
     cert = x509.certificate(seen.pem(str(pki / "etcd/ca.crt")))
     assert [certificates._address(n) or n for n in cert.names] == [
         "m1",

@@ -460,12 +460,12 @@ def test_nobody_to_confirm_gets_the_whole_command(desk: Desk) -> None:
 def test_not_confirmed_and_interrupted_at_the_question_say_that_nothing_was_changed(
     desk: Desk, stdin: io.StringIO, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from runbook.cli import _confirm
+    from runbook.confirming import confirm
     from runbook.errors import RunbookError
 
     desk.patch.setattr("sys.stdin", stdin)
     with pytest.raises(RunbookError) as caught:
-        _confirm(False, "runbook finish x")("Remove it?")
+        confirm(False, "runbook finish x")("Remove it?")
     error = caught.value
     assert (error.code, error.true, error.next) == (code, "nothing was changed", ("runbook finish x",))
     assert error.message.startswith(("not confirmed", "interrupted, not confirmed"))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click.testing
@@ -18,10 +19,12 @@ from runbook import hosts as real_hosts
 from runbook import planfile
 from runbook.cli import cli
 from runbook.errors import bare
+from runbook.plan import Place
 from runbook.step import Target
 from runbook.transport import Claim
 from tests.unit.checks_world import DB
 from tests.unit.init_world import Machine, Machines, cluster
+from tests.unit.store_kit import PUBLIC, Shelf
 
 ALL = [w for ip in ("10.0.1.10", "10.0.1.11", "10.0.1.12") for w in ("--host", f"root@{ip}")]
 
@@ -207,6 +210,31 @@ def test_a_raw_database_is_written_and_told(desk: Desk) -> None:
     assert not planfile.read(done.stdout.encode(), Path("p"))[0].snapshot.allow_missing_trailer
 
 
+def test_a_snapshot_in_a_store(desk: Desk) -> None:
+    """Its sidecar tells the revision; which one is the latest changes, so that its sum is none for the plan."""
+    shelf = Shelf(desk.home / "store")
+    told = shelf.put(recipients=(PUBLIC,), now=datetime.now(UTC), revision=4_000_000_000)
+    done = desk.init(*ALL, "--snapshot", f"{shelf.url}?latest=verified")
+    plan, warnings = planfile.read(done.stdout.encode(), Path("p"))
+    assert plan.snapshot.store == Place(shelf.url)
+    assert plan.snapshot.sha256 is None
+    assert not warnings
+    assert "warning" not in done.stderr
+    assert f"# now it is {told.name}, of prod" in done.stdout
+    assert f"# encrypted to {PUBLIC}" in done.stdout
+    assert "snapshot 4000000000 + bump" in done.stdout
+    done = desk.init(*ALL, "--snapshot", f"{shelf.url}/{told.name}")
+    plan, _ = planfile.read(done.stdout.encode(), Path("p"))
+    assert (plan.snapshot.sha256, plan.snapshot.source) == (told.sha256, f"{shelf.url}/{told.name}")
+
+
+@pytest.mark.parametrize("url", ["file:///no/store?latest=verified", "host://m2/opt/backup?latest=verified"])
+def test_a_store_that_says_nothing_keeps_nobody_from_a_plan(desk: Desk, url: str) -> None:
+    done = desk.init(*ALL, "--snapshot", url)
+    assert planfile.read(done.stdout.encode(), Path("p"))[0].snapshot.source == url
+    assert f"{url} was not looked into: " in done.stderr
+
+
 def test_the_snapshot_tells_its_members(desk: Desk) -> None:
     from runbook.discovery.snapshots import members
 
@@ -261,7 +289,9 @@ def test_a_manifest_that_lies_aside_is_put_back_by_the_next_command(desk: Desk) 
         (["--host", "x y@10.0.1.10"], "holds white space"),
         ([*ALL, "--snapshot", "none.db"], "none.db: it is not there"),
         ([*ALL, "--snapshot", "."], "is a directory"),
-        ([*ALL, "--snapshot", "s3://a/b"], "fetch the file first"),
+        ([*ALL, "--snapshot", "sftp://a/b"], "fetch the file first"),
+        ([*ALL, "--snapshot", "s3://backups/prod"], "names no snapshot"),
+        ([*ALL, "--snapshot", "s3://backups/prod?latest"], "and only latest=verified is known"),
         ([*ALL, "--snapshot", "etcd.db.part"], ".part"),
         ([*ALL, "--snapshot", "host://m1/../x"], "goes up with .."),
         ([*ALL, "--snapshot", "host://m9/x.db"], "m9 is none of the hosts: m1, m2, m3"),

@@ -50,7 +50,10 @@ NAME = "letters, digits, . _ - (first a letter or digit)"
 URL = "https://HOST:PORT or http://HOST:PORT, nothing after it"
 PATH = "an absolute path without .., //, trailing / or special characters, such as /var/lib/etcd"
 LOCAL = "a path: absolute, ~/…, or relative to the plan file, without .."
-FROM = "file:///path, a path relative to the plan file, or host://NODE/path"
+FROM = (
+    "file:///path, a path relative to the plan file, host://NODE/path, or a store's URL (s3://, gs://, az://, "
+    "file:///, host://NODE/) that ends with a snapshot's name, with ?latest=verified or with ?at=TIME"
+)
 GO = "Go's syntax, above 0 and at most 24h: 90s, 1h30m, 500ms"
 HOST = "a host name or an IP address"
 
@@ -77,9 +80,40 @@ CHANGED = [  # what in GOOD, becomes what, and the error
     ("apiVersion: runbook/v1", "apiVersion: v1", '1:13: apiVersion: found "v1"; allowed: runbook/v1'),
     ("apiVersion: runbook/v1\n", "", "1:1: apiVersion: this key is missing; it is required: The version of this"
      " format"),
-    ("file:///srv/etcd.db", "s3://bucket/etcd.db",
-     f'7:11: spec.snapshot.from: found "s3://bucket/etcd.db", which is in a store (s3://) that runbook does not read'
-     f" yet; fetch the file first; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "sftp://bucket/etcd.db",
+     f'7:11: spec.snapshot.from: found "sftp://bucket/etcd.db", which is in a store (sftp://) that runbook does not'
+     f" read; fetch the file first; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "azblob://bucket/etcd.db",
+     f'7:11: spec.snapshot.from: found "azblob://bucket/etcd.db", which is in a store (azblob://) that runbook does not'
+     f" read; write az://; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://bucket/prod",
+     f'7:11: spec.snapshot.from: found "s3://bucket/prod", which names no snapshot: it ends with a name (….db,'
+     f" ….db.zst.age), or with ?latest=verified or ?at=TIME; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://bucket/prod?newest",
+     f'7:11: spec.snapshot.from: found "s3://bucket/prod?newest", which has the option newest, which is neither latest'
+     f" nor at; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://bucket/prod?latest=any",
+     f'7:11: spec.snapshot.from: found "s3://bucket/prod?latest=any", which has latest=any, and only latest=verified is'
+     f" known; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://bucket?at=2026-04-09T14:00:00",
+     f'7:11: spec.snapshot.from: found "s3://bucket?at=2026-04-09T14:00:00", which has at=2026-04-09T14:00:00, which is'
+     f" no time as 2026-04-09T14:00:00Z; it ends with Z (UTC), or an offset as +02:00; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://bucket?latest=verified&at=2026-04-09T14:00:00Z",
+     f'7:11: spec.snapshot.from: found "s3://bucket?latest=verified&at=2026-04-09T14:00:00Z", which has latest= and'
+     f" at=, and only one of them can be meant; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "s3://KEY:SECRET@bucket/etcd.db",
+     f'7:11: spec.snapshot.from: found "s3://…@bucket/etcd.db", which holds a login or a port; credentials'
+     f" come from the environment, and another server from store.endpoint; allowed: {FROM}"),
+    ("file:///srv/etcd.db", "host://m4/srv?latest=verified",
+     '7:11: spec.snapshot.from: found the node "m4", which the plan does not have; allowed: m1, m2, m3; did you'
+     ' mean m1?'),
+    ("file:///srv/etcd.db", "file:///srv/etcd.db\n    store: {region: eu-1}",
+     '8:21: spec.snapshot.store.region: region is for object stores, and from is "file:///srv/etcd.db"; leave it out'),
+    ("file:///srv/etcd.db", "s3://bucket/etcd.db\n    store: {url: s3://bucket}",
+     '8:13: spec.snapshot.store.url: unknown key; allowed: endpoint, region'),
+    ("file:///srv/etcd.db", "s3://bucket/etcd.db\n    store: {endpoint: nowhere}",
+     '8:23: spec.snapshot.store.endpoint: found "nowhere", which is not http:// or https:// and a host; allowed:'
+     ' https://HOST:PORT or http://HOST:PORT; "" for none'),
     ("file:///srv/etcd.db", "host://m4/etcd.db",
      '7:11: spec.snapshot.from: found the node "m4", which the plan does not have; allowed: m1, m2, m3; did you'
      ' mean m1?'),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from runbook.plan import Cluster, Node, OwnCheck, Paths, Plan, Ssh, Timeouts, Tools, Verify
+from runbook.plan import Cluster, Node, OwnCheck, Paths, Place, Plan, Ssh, Timeouts, Tools, Verify
 from runbook.planfile import load, load_backup, load_with_warnings, pinned_differences, read, validate
 from runbook.planfile.build import FIELDS
 from runbook.planfile.shape import resolved, schema
@@ -239,6 +239,50 @@ def test_snapshots_of_this_machine(source: str, path: str) -> None:
     assert plan(with_spec(snapshot={"from": source})).snapshot.path == Path(path)
 
 
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("s3://bucket/prod?latest=verified", "s3://bucket/prod"),
+        ("s3://bucket?at=2026-04-09T14:00:00+02:00", "s3://bucket"),
+        ("gs://bucket/etcd.db", "gs://bucket"),
+        ("az://container/prod/a.db.zst.age", "az://container/prod"),
+        ("file:///srv/my%20backups/?latest=verified", "file:///srv/my%20backups"),
+        ("file:///srv/a.db.age", "file:///srv"),
+        ("host://m1/opt/backup?latest=verified", "host://m1/opt/backup"),
+        ("host://m1/opt/backup/a.db.zst", "host://m1/opt/backup"),
+    ],
+)
+def test_snapshots_of_stores(source: str, url: str) -> None:
+    """Of such a one no path is known before it is fetched, and no node holds a file that could be sent as it lies."""
+    one = plan(with_spec(snapshot={"from": source, "identityFile": "keys.txt"})).snapshot
+    assert (one.store, one.node, one.name, one.fetched) == (Place(url), None, "", False)
+    assert not one.path.exists()
+    assert one.shown == one.sent == source
+    assert one.identity_file == Path("/plans/keys.txt")
+
+
+def test_how_a_store_is_reached() -> None:
+    store = {"endpoint": "http://10.0.0.9:9000", "region": "eu-1"}
+    one = plan(with_spec(snapshot={"from": "s3://bucket/etcd.db", "store": store}))
+    assert one.snapshot.store == Place("s3://bucket", "http://10.0.0.9:9000", "eu-1")
+
+
+@pytest.mark.parametrize("source", ["/srv/etcd.db", "file:///srv/etcd.db", "host://m1/srv/etcd.db", "a.db.zst.age"])
+def test_plain_files_are_no_stores(source: str) -> None:
+    assert plan(with_spec(snapshot={"from": source})).snapshot.store is None
+
+
+def test_what_was_fetched_is_no_part_of_the_plan() -> None:
+    """Digest and pins speak of what was written; else a preview could not be compared with its run."""
+    one = plan(with_spec(snapshot={"from": "s3://bucket/prod?latest=verified"}))
+    mine = replace(one.snapshot, path=Path("/proc/1/fd/3"), name="a.db.zst")
+    other = replace(one, snapshot=mine)
+    assert (mine.fetched, mine.shown, mine.sent) == (True, "s3://bucket/prod/a.db.zst", "/proc/1/fd/3")
+    assert other.digest() == one.digest()
+    assert pinned_differences(one, other) == []
+    assert other.as_written() == one
+
+
 def test_a_digest_in_capitals_is_the_same_digest() -> None:
     assert plan(with_spec(snapshot={"from": "x", "sha256": "AB" * 32})).snapshot.sha256 == "ab" * 32
 
@@ -272,6 +316,8 @@ THREE = [
         ({"workers": ["w2"]}, ["spec.workers[0].host"]),
         ({"snapshot": {"from": "host://m1/x.db"}}, ["spec.snapshot.from"]),
         ({"snapshot": {"from": "etcd.db", "sha256": "0" * 64}}, ["spec.snapshot.sha256"]),
+        ({"snapshot": {"from": "etcd.db", "identityFile": "k"}}, []),
+        ({"snapshot": {"from": "s3://bucket/x.db"}}, ["spec.snapshot.from"]),
         ({"cluster": {"bumpRevision": 7}}, ["spec.cluster.bumpRevision"]),
         ({"nodes": THREE[:1]}, ["spec.nodes"]),
         ({"nodes": [THREE[1], THREE[0], THREE[2]]}, None),
@@ -288,6 +334,15 @@ def test_what_a_resume_may_not_change(change: dict[str, Any], keys: list[str] | 
     old, new = plan(with_spec(**before)), plan(with_spec(**{**before, **change}))
     found = pinned_differences(old, new)
     assert (found == keys) if keys is not None else found
+
+
+def test_how_a_store_is_reached_may_change_during_a_run_but_not_which_one_it_is() -> None:
+    old = plan(with_spec(snapshot={"from": "s3://bucket/a?latest=verified"}))
+    options = {"store": {"endpoint": "http://10.0.0.9:9000", "region": "eu-1"}, "identityFile": "other"}
+    new = plan(with_spec(snapshot={"from": "s3://bucket/a?latest=verified", **options}))
+    assert pinned_differences(old, new) == []
+    new = plan(with_spec(snapshot={"from": "s3://bucket/b?latest=verified", **options}))
+    assert pinned_differences(old, new) == ["spec.snapshot.from"]
     assert pinned_differences(old, old) == []
 
 
@@ -300,6 +355,7 @@ WARNED = [
     ({"nodes": THREE[:2]}, "spec.nodes", "2 nodes, an even number"),
     ({"cluster": {"markCompacted": False, "bumpRevision": 0}}, "spec.cluster.markCompacted", "watches"),
     ({"cluster": {"token": "fixed"}}, "spec.cluster.token", "$RUN"),
+    ({"snapshot": {"from": "x", "identityFile": "k"}}, "spec.snapshot.identityFile", "nothing is decrypted"),
     ({"snapshot": {"from": "x", "allowMissingTrailer": True}}, "spec.snapshot.allowMissingTrailer", "nothing proves"),
     ({"snapshot": {"from": "x", "allowMissingTrailer": True, "sha256": "0" * 64}},
      "spec.snapshot.allowMissingTrailer", "sha256 alone"),

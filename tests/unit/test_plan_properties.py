@@ -14,10 +14,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from runbook.plan import (
+    NOWHERE,
     Cluster,
     Node,
     OwnCheck,
     Paths,
+    Place,
     Plan,
     Snapshot,
     Ssh,
@@ -146,8 +148,11 @@ def plans(draw: st.DrawFn) -> Plan:
         peers = tuple(f"https://10.{i}.{n}.1:2380" for n in range(draw(st.integers(1, 2))))
         clients = draw(st.sampled_from([default_client_urls(peers), (f"http://[fd00::{i + 1}]:4001",)]))
         nodes.append(Node(name, f"h{i}.internal", peers, clients, draw(sshs), common_paths))
-    source = draw(st.sampled_from(["file:///srv/a.db", f"host://{names[0]}/srv/a.db"]))
-    node = names[0] if source.startswith("host:") else None
+    place, asks = draw(st.sampled_from(["s3://bucket/a", "file:///srv", f"host://{names[0]}/srv"])), "?latest=verified"
+    source = draw(st.sampled_from(["file:///srv/a.db", f"host://{names[0]}/srv/a.db", place + asks]))
+    node = names[0] if source.startswith("host:") and not source.endswith(asks) else None
+    options = ("http://10.9.9.9:9000", "eu-1") if place.startswith("s3:") else ()
+    store = Place(place, *options) if source.endswith(asks) else None
     digest = draw(st.none() | st.from_regex(r"[0-9a-f]{64}|[0-9]{64}", fullmatch=True))
     bump = draw(st.integers(0, 2**62))
     spots = st.sampled_from(["local", "all", *names])
@@ -155,7 +160,15 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(
         name=draw(labels),
         ticket=draw(st.just("") | lines),
-        snapshot=Snapshot(source, Path("/srv/a.db"), node, digest, draw(st.booleans())),
+        snapshot=Snapshot(
+            source,
+            NOWHERE if store else Path("/srv/a.db"),
+            node,
+            digest,
+            draw(st.booleans()),
+            store,
+            draw(st.none() | local_paths),
+        ),
         cluster=Cluster(draw(st.sampled_from(["$RUN", "x-$RUN", "fixed"])), bump, bump > 0),
         nodes=tuple(nodes),
         workers=tuple(Worker(f"worker{i}.internal", draw(sshs), common_paths) for i in range(draw(st.integers(0, 2)))),
@@ -188,7 +201,10 @@ def as_file(plan: Plan) -> str:
 
     plain = value("", asdict(plan))
     spec = {key: plain[key] for key in ("cluster", "nodes", "workers", "tools", "timeouts", "verify")}
-    spec["snapshot"] = {k: v for k, v in plain["snapshot"].items() if k not in ("path", "node")}
+    runtime = ("path", "node", "name", "trouble")
+    spec["snapshot"] = {k: v for k, v in plain["snapshot"].items() if k not in runtime}
+    place = spec["snapshot"].pop("store") or {}
+    spec["snapshot"]["store"] = {k: v for k, v in place.items() if k in ("endpoint", "region")}
     spec["restore"] = {"owner": plain["owner"]}
     spec["paths"] = value("", asdict(plan.nodes[0].paths))
     spec["workers"] = [{k: v for k, v in w.items() if k != "paths"} for w in spec["workers"]]

@@ -22,7 +22,7 @@ import pytest
 from runbook.hosts import errands
 from runbook.hosts.address import Address
 from runbook.hosts.transfer import SourceTrouble
-from runbook.snapshots import fetch, reading
+from runbook.snapshots import fetch, reading, scratch
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.content import Changed, NotWhole, read, touched
 from runbook.snapshots.reading import Fetched, There, begin_there
@@ -160,9 +160,9 @@ def test_where_no_place_is_named_it_lies_on_a_disk(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("TMPDIR", raising=False)
     asked: list[str] = []
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: asked.append(dir))
-    fetch._room(1)
+    scratch.room(1)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    fetch._room(1)
+    scratch.room(1)
     assert asked == ["/var/tmp", tempfile.gettempdir()]
 
 
@@ -278,7 +278,7 @@ def test_a_link_that_dies_half_way(host: Host, there: There, tmp_path: Path) -> 
 
 
 def test_no_room_is_told_before_anything_comes(host: Host, there: There, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "RESERVE", 1 << 60)
+    monkeypatch.setattr(scratch, "RESERVE", 1 << 60)
     with pytest.raises(OSError, match=r"MiB are free in .* on this machine, .* TMPDIR may name another place"):
         fetch.fetch(there)
     monkeypatch.setenv("TMPDIR", "/none/such")

@@ -1,0 +1,197 @@
+"""Taking a snapshot on one host: saved there, sent here as it lies there, and gone from there afterwards.
+
+All of it is one script in one session. Whatever ends it (the end, an error, a dead connection, a signal) takes the
+plain copy with it; what a killed script or a power cut leaves, the next one removes, because nobody holds its lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runbook.errors import NOTE, Held, Refused, RunbookError
+from runbook.hosts import wrapper
+from runbook.hosts.connection import Link
+from runbook.hosts.errands import GAP, MARGIN, START, nonce, refusal
+from runbook.hosts.login import Unreachable
+from runbook.hosts.session import Ended, Frame, Lost, Session
+from runbook.step import Target
+from runbook.transport import LOCK
+
+RESERVE = 256 << 20
+"""Bytes that must stay free on the host, whose disk is etcd's as well, mostly."""
+CHUNK = 1 << 20
+
+TAKE = r"""
+dir=$1 name=$2 lock=$3 need=$4 limit=$5 beat=$6 utl=$7
+shift 7
+refuse() {
+  printf '%s\n' "$2" >&2
+  frame "$1" 0
+  exit 0
+}
+[ ! -e "$lock" ] || { cat "$lock"; refuse restored "a restore holds this host"; }
+mkdir -p "$dir" 2>/dev/null && chmod 700 "$dir" && : >>"$dir/lock" || refuse failed "cannot write in $dir"
+exec 9>>"$dir/lock"
+flock -n 9 || { cat "$dir/who" 2>/dev/null; refuse busy "another snapshot is being taken here"; }
+own=$dir/$name saving= beater=
+trap 'kill $saving $beater 2>/dev/null; rm -rf "$dir"/*.taking' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+rm -rf "$dir"/*.taking
+printf 'since %s\n' "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" >"$dir/who"
+free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
+[ "$(( free / 1024 ))" -ge "$(( need / 1048576 ))" ] ||
+  refuse full "$(( free / 1024 )) MiB are free in $dir, and the snapshot needs $(( need / 1048576 )) MiB"
+mkdir -m 700 "$own" || refuse failed "cannot write in $dir"
+timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
+saving=$!
+# Whoever has left is noticed by this. It holds neither the lock nor, in its sleep, the connection, and ends between two
+# signs of life and never within one: each is a mark on both streams.
+(
+  over=
+  trap '' PIPE
+  trap 'over=1' TERM
+  while [ -z "$over" ]; do
+    sleep "$beat" >/dev/null 2>&1 &
+    wait "$!"
+    [ -n "$over" ] || frame beat 0 || kill "$$"
+  done
+) 9>&- </dev/null &
+beater=$!
+wait "$saving"
+code=$?
+kill "$beater"
+wait "$beater"
+saving= beater=
+[ "$code" -eq 0 ] || { tail -n 5 "$own/said"; refuse failed "etcdctl snapshot save ended with $code"; }
+chmod 600 "$own/snapshot.db"
+"$utl" snapshot status "$own/snapshot.db" -w json 2>&1
+size=$(stat -c %s "$own/snapshot.db") || refuse failed "the snapshot is gone"
+frame saved "$size"
+# The sender of this script says when it is ready to take bytes that no frame surrounds.
+read -r go || exit 0
+cat "$own/snapshot.db"
+"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to take: from ``target``, as ``name``; ``octets`` is how large its database is, as etcd says."""
+
+    target: Target
+    name: str
+    octets: int
+
+
+class Taking:
+    """One snapshot, in one session. Used in a ``with``; at its end nothing is left on the host."""
+
+    def __init__(self, link: Link, order: Order) -> None:
+        self._link, self._order = link, order
+        self._session: Session | None = None
+        self.size = 0
+        """Bytes of the snapshot, once it is saved."""
+        self.status = ""
+        """What ``etcdutl snapshot status -w json`` says of it."""
+
+    def __enter__(self) -> Taking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._link.drop()
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.__exit__(None, None, None)
+            self._session = None
+
+    def save(self) -> None:
+        """Have etcd write it there. Raises Refused or Held; nothing is left there then."""
+        word, n = nonce(), self._order.target
+        text = wrapper.streaming(word, self._words(), TAKE)
+        try:
+            self._session = Session(
+                self._link, wrapper.streaming_shell(self._link.address.elevates, len(text)), word, 1 << 16
+            )
+            self._session.send(text)
+            self._session.next(START)
+            frame = self._answer(n.plan.timeouts.restore)
+        except Ended as error:
+            raise self._refused(refusal(self._link, error)) from error
+        except (Unreachable, Lost) as error:
+            raise self._refused(f"{self._link.address.label}: {error}") from error
+        said = frame.err.decode(errors="replace").strip()
+        shown = frame.out.decode(errors="replace").strip()
+        if frame.name == "saved" and frame.code.isdecimal():
+            self.size, self.status = int(frame.code), shown
+        elif frame.name in ("busy", "restored"):
+            raise self._held(frame.name, said, shown)
+        else:
+            raise self._refused(f"{self._link.address.label}: {said}{f': {shown}' if shown else ''}")
+
+    def _answer(self, seconds: float) -> Frame:
+        """The frame after the signs of life."""
+        if self._session is None:
+            raise Lost("not open")
+        until = time.monotonic() + seconds + 5 + MARGIN
+        while (frame := self._session.next(GAP)).name == "beat":
+            if time.monotonic() > until:
+                raise Lost("the snapshot is not taken, and its time is over")
+        return frame
+
+    def _words(self) -> list[str]:
+        n, order = self._order.target, self._order
+        paths, tools = n.node.paths, n.plan.tools
+        # without --command-timeout: that would end the saving too
+        etcdctl = (
+            *(tools.etcdctl, f"--endpoints={n.node.client_urls[0]}", f"--cacert={paths.etcd_ca}"),
+            *(f"--cert={paths.etcd_cert}", f"--key={paths.etcd_key}", "--dial-timeout=5s"),
+        )
+        limit = str(wrapper.limit(n.plan.timeouts.restore))
+        need = str(order.octets + RESERVE)
+        return [directory(n), f"{order.name}.taking", LOCK, need, limit, str(wrapper.BEAT), tools.etcdutl, *etcdctl]
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, as it lies there. Raises Refused where it does not come whole."""
+        if self._session is None:
+            raise self._refused("nothing was saved")
+        came, label = 0, self._link.address.label
+        try:
+            self._session.send(b"go\n")
+            for block in self._session.raw(wrapper.STALL):
+                came += len(block)
+                for at in range(0, len(block), CHUNK):
+                    yield block[at : at + CHUNK]
+        except Lost as error:
+            raise self._refused(f"{label}: {came} of {self.size} bytes came: {error}") from error
+        if came != self.size:
+            raise self._refused(f"{label}: {came} of {self.size} bytes came")
+
+    def _held(self, how: str, said: str, shown: str) -> RunbookError:
+        label = self._link.address.label
+        who = f" ({shown})" if shown else ""
+        next_ = "once it has ended: the same command again"
+        if how == "restored":
+            next_ = "what has begun may not be mixed with what is restored: save again when that run is finished"
+        return Held(
+            f"{label}: {said}{who}",
+            true="no snapshot was taken, and nothing was changed",
+            means="what is there already stays as it is",
+            next=(f"runbook snapshot save {self._order.target.plan.file}{NOTE}{next_}",),
+        )
+
+    def _refused(self, message: str) -> RunbookError:
+        plan = self._order.target.plan
+        return Refused(
+            message,
+            true="no snapshot was stored, and nothing is left on the host",
+            means="the cluster is as it was; the newest snapshot is the one before",
+            next=(f"runbook snapshot list {plan.file}", f"runbook snapshot save {plan.file}{NOTE}after mending it"),
+        )
+
+
+def directory(n: Target) -> str:
+    """Where snapshots lie on a host while they are taken: 0700, root's."""
+    return f"{n.node.paths.workspace}/snapshots"

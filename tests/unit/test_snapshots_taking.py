@@ -1,0 +1,171 @@
+"""The script that takes a snapshot on a host, run here, with stand-ins for etcd's programs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from runbook.hosts import wrapper
+from runbook.hosts.frames import Frames
+from runbook.snapshots.taking import TAKE
+
+WORD = "0123456789abcdef"
+DATA = os.urandom(200_000)
+ETCDCTL = """\
+#!/bin/sh
+sleep "{sleep}"
+[ -z "{fails}" ] || {{ echo "Error: {fails}"; exit 1; }}
+for last; do :; done
+cp {data} "$last"
+"""
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+class Host:
+    """A directory as a host's workspace."""
+
+    def __init__(self, room: Path, sleep: float = 0, fails: str = "") -> None:
+        self.room, self.lock, self.dir = room, room / "host.lock", room / "snapshots"
+        (room / "data").write_bytes(DATA)
+        text = ETCDCTL.format(sleep=sleep, fails=fails, data=room / "data")
+        self.etcdctl = program(room / "etcdctl", text)
+        self.etcdutl = program(room / "etcdutl", "#!/bin/sh\necho '{\"revision\": 7}'\n")
+
+    def begin(self, beat: str = "1", need: str = "0") -> subprocess.Popen[bytes]:
+        words = [str(self.dir), "a.taking", str(self.lock), need, "60", beat, self.etcdutl, self.etcdctl]
+        text = wrapper.streaming(WORD, words, TAKE)
+        shell = ["/bin/sh", "-c", wrapper.streaming_shell(False, len(text))]
+        process = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.write(text)
+        process.stdin.flush()
+        return process
+
+    def left(self) -> list[str]:
+        names = os.listdir(self.dir) if self.dir.exists() else []
+        return sorted(n for n in names if n not in ("lock", "who"))
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[list[str], bytes, list[bytes], list[bytes]]:
+    """The frames' names, what followed the last one, and what stood before each on either stream."""
+    out, err = process.communicate(b"go\n", timeout=30)
+    seen = []
+    for data in (out, err):
+        frames = Frames(WORD, 1 << 20)
+        frames.feed(data)
+        seen.append(frames)
+    names = [[p.name for p in frames.pieces] for frames in seen]
+    assert names[0] == names[1], "a mark stands on both streams, or none is ever seen"
+    bodies = [[p.body for p in frames.pieces] for frames in seen]
+    return names[0], seen[0].rest(), bodies[0], bodies[1]
+
+
+def test_signs_of_life_and_then_the_snapshot(tmp_path: Path) -> None:
+    host = Host(tmp_path, sleep=2.5)
+    names, rest, out, _ = ended(host.begin())
+    assert names[0] == "start"
+    assert names[1:-1].count("beat") >= 2
+    assert set(names[1:-1]) == {"beat"}
+    assert names[-1] == "saved"
+    assert b'"revision": 7' in out[-1]
+    assert hashlib.sha256(rest).digest() == hashlib.sha256(DATA).digest()
+    assert host.left() == []
+
+
+@pytest.mark.parametrize("sleep", [0.0, 0.95, 1.0, 1.05])
+def test_no_sign_of_life_is_cut_in_two(tmp_path: Path, sleep: float) -> None:
+    for _ in range(3):
+        names, rest, _, _ = ended(Host(tmp_path, sleep=sleep).begin())
+        assert names[-1] == "saved"
+        assert rest == DATA
+
+
+def test_what_etcdctl_says_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path, fails="context deadline exceeded")
+    names, _, out, err = ended(host.begin())
+    assert names[-1] == "failed"
+    assert b"context deadline exceeded" in out[-1]
+    assert b"ended with 1" in err[-1]
+    assert host.left() == []
+
+
+def test_a_lock_of_a_run(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.lock.write_text('{"run": "x"}')
+    names, _, out, _ = ended(host.begin())
+    assert names[-1] == "restored"
+    assert b'{"run": "x"}' in out[-1]
+    assert host.left() == []
+
+
+def test_no_room(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    names, _, _, err = ended(host.begin(need=str(1 << 60)))
+    assert names[-1] == "full"
+    assert b"MiB are free in" in err[-1]
+    assert host.left() == []
+
+
+def test_a_second_one_is_told_and_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    host = Host(tmp_path, sleep=2)
+    first = host.begin()
+    deadline = time.monotonic() + 10
+    while host.left() != ["a.taking"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    names, _, out, _ = ended(Host(tmp_path, sleep=2).begin())
+    assert names[-1] == "busy"
+    assert b"since 20" in out[-1]
+    names, rest, _, _ = ended(first)
+    assert names[-1] == "saved"
+    assert rest == DATA
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_takes_all_away(tmp_path: Path, how: signal.Signals) -> None:
+    host = Host(tmp_path, sleep=20)
+    process = host.begin()
+    deadline = time.monotonic() + 10
+    while host.left() != ["a.taking"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(how)
+    process.communicate(timeout=10)
+    assert host.left() == []
+
+
+def test_whoever_leaves_is_noticed_while_etcd_still_saves(tmp_path: Path) -> None:
+    """Both ends of the connection's pipes are closed, as sshd closes them."""
+    host = Host(tmp_path, sleep=20)
+    process = host.begin()
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    deadline = time.monotonic() + 10
+    while host.left() != ["a.taking"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
+    process.wait(timeout=10)
+    assert host.left() == []
+
+
+def test_what_was_left_by_who_had_no_time_is_removed(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    (host.dir / "old.taking").mkdir(parents=True)
+    (host.dir / "old.taking" / "snapshot.db").write_text("secret")
+    names, _, _, _ = ended(host.begin())
+    assert names[-1] == "saved"
+    assert host.left() == []
