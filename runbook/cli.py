@@ -64,6 +64,13 @@ def _interrupted(command: str | None) -> Interrupted:
         return Interrupted(
             "interrupted", true="the lab may be half up", next=("runbook lab status", "runbook lab down")
         )
+    if command == "snapshot":
+        return Interrupted(
+            "interrupted",
+            true="nothing half-written was left, and no host is changed",
+            means="what is stored is as it was, but for what was told before this",
+            next=("runbook snapshot list PLAN",),
+        )
     return Interrupted("interrupted", true="nothing was changed", means="no step was begun", next=("runbook runs",))
 
 
@@ -203,6 +210,7 @@ def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], ou
     bound = commands.leaving_out(loaded, bound, without) if without else bound
     typed = commands.typed(loaded, bound)
     digest = preview.digest(loaded, bound, commands.kubeadm())
+    commands.settled(loaded, approve, typed)
     if approve is not None and approve != digest:
         raise UsageError(
             f"--approve {approve} is not what this would do now: its digest is {digest}",

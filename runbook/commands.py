@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from runbook import __version__, findings, judging, runs, situation, supply
 from runbook.bind import (
@@ -29,6 +28,7 @@ from runbook.bind import (
 )
 from runbook.connecting import hosts_of, missing_files
 from runbook.errors import NOTE, Halted, Interrupted, Refused, RunbookError, UsageError, closing
+from runbook.interrupts import polite_end
 from runbook.meanwhile import bound_meanwhile, is_late, learned
 from runbook.plan import Plan, Ssh
 from runbook.planback import again
@@ -71,23 +71,6 @@ def validate(paths: Sequence[Path]) -> tuple[list[Any], list[Any]]:
 # run, resume, rollback, finish.
 
 
-@contextlib.contextmanager
-def _polite_end() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C; a second one of either ends at once."""
-
-    def once(*_: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, once) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @dataclass(frozen=True)
 class _Sitting:
     """What a command works on: a run whose journal is held, and who watches. ``without`` these nodes, newly.
@@ -115,7 +98,7 @@ def _work(on: _Sitting, work: Callable[[Engine, Journal], None]) -> Replay:
     run, journal, progress = on.run, on.journal, on.progress
     procedure = kubeadm()
     failure = None
-    with _polite_end():
+    with polite_end():
         journal.epoch += 1
         journal.listener = progress
         progress.start(on.plan, procedure.steps, run.id, journal.lines, on.bound)
@@ -196,6 +179,22 @@ def _crashed(error: Exception, run: runs.Run, journal: Journal) -> RunbookError:
     return RunbookError(
         f"a fault of the program's own: {type(error).__name__}: {error}; all of it is in {run.path / 'debug.log'}",
         **situation.describe(replay(journal.lines), run.id),
+    )
+
+
+def settled(plan: Plan, approve: str | None, typed: str) -> None:
+    """Raises UsageError where the digest that is approved does not say which snapshot: a newer one may be there."""
+    source = plan.snapshot
+    if approve is None or source.store is None or source.sha256 or "?" not in source.source:
+        return
+    raise UsageError(
+        f"--approve {approve}: spec.snapshot.from chooses one only when the run begins, so no digest speaks of it",
+        true="nothing was changed",
+        means="what would be restored now need not be what was looked at when the digest was made",
+        next=(
+            f"runbook validate {shlex.quote(str(plan.file))}{NOTE}after naming it: from: {source.shown}, or its sha256",
+            f"runbook run {typed} --yes{NOTE}the one that is chosen now, whichever it is",
+        ),
     )
 
 

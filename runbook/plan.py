@@ -113,6 +113,7 @@ class Snapshot:
     ``store`` is set where it is kept in a store: then ``path`` says nothing until the snapshot was fetched, and is that
     copy's from then on, whose ``name`` in the store is known then too. ``trouble`` is why it could not be fetched, as
     JSON with ``saw`` and ``do``. ``identity_file``, of the responder's machine, has what opens it; ``runbook.supply``.
+    ``fingerprints`` are those of the CAs of the cluster that it was taken of, by file, as its sidecar says.
     """
 
     source: str
@@ -124,6 +125,7 @@ class Snapshot:
     identity_file: Path | None = None
     name: str = ""
     trouble: str = ""
+    fingerprints: tuple[tuple[str, str], ...] = ()
 
     @property
     def fetched(self) -> bool:
@@ -144,7 +146,7 @@ class Snapshot:
 
     def as_written(self) -> Snapshot:
         """What the plan itself says, before anything was fetched."""
-        return replace(self, path=NOWHERE, name="", trouble="") if self.store else self
+        return replace(self, path=NOWHERE, name="", trouble="", fingerprints=()) if self.store else self
 
 
 NOWHERE = Path("/dev/null/not-fetched")

@@ -21,6 +21,7 @@ from runbook.connecting import missing_files
 from runbook.errors import NOTE, Halted, Refused
 from runbook.plan import Place, Plan, Snapshot
 from runbook.replay import FOUND
+from runbook.snapshots.sealing import IDENTITY
 from runbook.tables import utc
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from runbook.snapshots.finding import Found
     from runbook.snapshots.stores import Store
     from runbook.step import Step
-
-IDENTITY = "RUNBOOK_AGE_IDENTITY"
-"""The environment's word for the file with the age identities; it is stronger than the plan's."""
 
 
 class _Amiss(Exception):
@@ -54,7 +52,11 @@ def located(plan: Plan, again: str, stream: TextIO) -> Plan:
     with contextlib.suppress(OSError):
         stream.write(f"{source.source} is {found.name}: {_described(found)}\n")
         stream.flush()
-    return replace(plan, snapshot=replace(source, name=found.name))
+    return replace(plan, snapshot=replace(source, name=found.name, fingerprints=_fingerprints(found)))
+
+
+def _fingerprints(found: Found) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(found.sidecar.fingerprints.items())) if found.sidecar else ()
 
 
 def _described(found: Found) -> str:
@@ -239,7 +241,7 @@ def _fetched(plan: Plan, held: contextlib.ExitStack, stream: TextIO | None, boun
     coming = Coming(f"fetching {where}", found.size)
     with _told(source.store, found.name, opened):
         file, path = held.enter_context(scratch.held(found.plain_size, runs.state_dir))
-        mine = replace(source, path=path, name=found.name)
+        mine = replace(source, path=path, name=found.name, fingerprints=_fingerprints(found))
         with waiting.told(stream, lambda: str(coming)) if stream else contextlib.nullcontext():
             bring(store, found, identities, file, str(path.parent), coming)
             facts = inspect_source(mine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runbook import parse, x509
-from runbook.checks import Answers, Finding
+from runbook.checks import Answers, Finding, Severity
 from runbook.checks.certificates import OnFiles, all_seen, pki
 from runbook.checks.words import listed, on
 from runbook.plan import Node, Plan
@@ -26,6 +26,41 @@ def _pairs(node: Node) -> dict[str, tuple[str, bool]]:
         f"{there}/apiserver.crt": (f"{there}/ca.crt", False),
         paths.kubeconfig: (f"{there}/ca.crt", False),
     }
+
+
+class SnapshotsCluster(OnFiles):
+    """The snapshot was taken of a cluster with these hosts' CAs."""
+
+    severity, order = Severity.WARNS, 58
+
+    def applies(self, plan: Plan) -> bool:
+        """To a snapshot whose sidecar tells of them."""
+        return bool(plan.snapshot.fingerprints)
+
+    def judge(self, plan: Plan, bound: Binding, answers: Answers) -> Iterator[Finding]:
+        """By the fingerprints in its sidecar, where it is from a store: in one place several clusters may keep theirs.
+
+        A warning: a drill restores into another cluster, and a CA may have been replaced since.
+        """
+        other: dict[str, list[str]] = {}
+        same = 0
+        for node, seen in all_seen(plan, answers):
+            for name, fingerprint in plan.snapshot.fingerprints:
+                path = f"{pki(node)}/{name}"
+                try:
+                    here = x509.certificate(seen.pem(path)).fingerprint if seen.pem(path) else ""
+                except parse.ParseError:
+                    continue  # the check of the certificates themselves says so
+                if here and here != fingerprint:
+                    other.setdefault(path, []).append(node.name)
+                same += here == fingerprint
+        if other:
+            paths = listed(f"{path} ({listed(names)})" for path, names in other.items())
+            saw = f"{plan.snapshot.shown} was taken of a cluster with another {paths}"
+            do = "is it this cluster's? With the CA replaced since, its tokens and kubelets' certificates are old"
+            yield self.warns("", saw, do)
+        elif same:
+            yield self.ok("", "its sidecar has the fingerprints of these hosts' CAs")
 
 
 class Chain(OnFiles):

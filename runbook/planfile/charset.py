@@ -5,6 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+_SECRET = re.compile(r"(?<=AGE-SECRET-KEY-)[A-Za-z0-9]+|(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+"""A secret identity; a login with its password."""
+
+
+def masked(text: str) -> str:
+    """What was typed, without what is secret in it: it is shown, and may end in somebody's ticket."""
+    return _SECRET.sub("…", text)
+
+
 Check = Callable[[str], str]
 """Gives "" for a good value, else what is wrong with it, as it reads after the value itself."""
 

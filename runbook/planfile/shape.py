@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from runbook.planfile.charset import masked
 from runbook.planfile.problems import Where, nearest, shown
 from runbook.planfile.tree import Fault, Scalar, Sequence, Tree, look_up, position
 from runbook.planfile.words import FORMATS
@@ -148,15 +149,11 @@ def _value(error: ValidationError, part: Schema, node: Tree | None) -> str:
     return f"{found}; allowed: {_allowed(part)}{_hint(node, part)}"
 
 
-_SECRET = re.compile(r"(?<=AGE-SECRET-KEY-)[A-Z0-9]+|(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
-"""What does not belong into a plan, and is not repeated: a secret identity, a login with its password."""
-
-
 def _seen(node: Tree | None) -> str:
     if isinstance(node, Scalar):
         if node.plain and _scalar(node, ()) is None:
             return "nothing"
-        return shown(_SECRET.sub("…", node.text))
+        return shown(masked(node.text))
     if isinstance(node, Sequence):
         return f"a list of {len(node.items)}" if node.items else "an empty list"
     keys = list(node.items) if node else []

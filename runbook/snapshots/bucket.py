@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runbook.backup import Place
+from runbook.planfile.charset import masked
 from runbook.snapshots.stores import StoreTrouble
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def parts(url: str) -> tuple[str, str, str]:
     name, _, prefix = rest.partition("/")
     if not separator or scheme not in PROVIDERS or not name or set(rest) & set("@?#\\"):
         known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in PROVIDERS)
-        raise StoreTrouble(f"{url.partition('@')[0][:80]!r} is no object store", f"it is one of {known}")
+        raise StoreTrouble(f"{masked(url)[:80]!r} is no object store", f"it is one of {known}")
     return scheme, name, prefix.strip("/")
 
 

@@ -16,11 +16,15 @@ AHEAD = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Item:
-    """One file of a store that is, or may be, a snapshot. ``why`` says what is wrong with it; "" where nothing is."""
+    """One file of a store that is, or may be, a snapshot. ``why`` says what is wrong with it; "" where nothing is.
+
+    ``ahead``: what is wrong is that it was taken in the future.
+    """
 
     entry: Entry
     sidecar: Sidecar | None = None
     why: str = ""
+    ahead: bool = False
 
     @property
     def name(self) -> str:
@@ -41,9 +45,9 @@ class Catalogue:
     orphans: tuple[Sidecar, ...] = ()
     foreign: tuple[str, ...] = ()
 
-    def newest(self, before: datetime | None = None) -> Item | None:
-        """The newest good one, of those taken until then; None where there is none."""
-        good = (i for i in self.items if i.good and i.sidecar and (before is None or i.sidecar.taken <= before))
+    def newest(self, cluster: str = "") -> Item | None:
+        """The newest good one, of that cluster, "" for any; None where there is none."""
+        good = (i for i in self.items if i.good and i.sidecar and cluster in ("", i.sidecar.cluster))
         return next(good, None)
 
 
@@ -80,16 +84,17 @@ def _item(store: Store, entry: Entry, octets: int | None, now: datetime) -> Item
         return bare  # removed since
     except NoSidecar as error:
         return Item(entry, None, f"its sidecar cannot be used: {error}")
-    return Item(entry, sidecar, _wrong(entry, sidecar, now))
+    if wrong := _wrong(entry, sidecar):
+        return Item(entry, sidecar, wrong)
+    ahead = sidecar.taken > now + AHEAD
+    return Item(entry, sidecar, f"it was taken in the future ({sidecar.at}): a clock is wrong" if ahead else "", ahead)
 
 
-def _wrong(entry: Entry, sidecar: Sidecar, now: datetime) -> str:
+def _wrong(entry: Entry, sidecar: Sidecar) -> str:
     if sidecar.name != entry.name:
         return f"beside it is the sidecar of {sidecar.name}"
     if sidecar.stored.size != entry.size:
         return f"it has {entry.size} bytes, and its sidecar tells of {sidecar.stored.size}"
-    if sidecar.taken > now + AHEAD:
-        return f"it was taken in the future ({sidecar.at}): a clock was wrong"
     return ""
 
 

@@ -18,6 +18,7 @@ from runbook.checks.words import on, script
 from runbook.errors import NOTE, Held, Refused
 from runbook.parse import EndpointStatus
 from runbook.plan import Node
+from runbook.snapshots.taking import TIDY, directory
 from runbook.step import Binding, Command, Result, Target
 from runbook.transport import LOCK, Hosts
 
@@ -101,6 +102,7 @@ def _questions(n: Target) -> Sequence[Command]:
         script(certificates.READ, *_files(n.node)),
         kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=wait),
         kube.etcdctl(n, "endpoint", "health", timeout=wait),
+        script(TIDY, directory(n)),
     ]
 
 
@@ -135,7 +137,7 @@ def _judged(target: Target, results: Sequence[Result]) -> _Heard:
     if silent:
         found.why, found.do = silent.tail(), on(target.node, "true")
         return found
-    _, facts, certs, status, health = results
+    _, facts, certs, status, health, _ = results
     lines = facts.out.splitlines()
     missing = [line.removeprefix("missing ") for line in lines if line.startswith("missing ")]
     image = next((line for line in lines if not line.startswith("missing ")), "")

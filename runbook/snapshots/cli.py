@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +60,17 @@ def _where(word: str, endpoint: str = "", region: str = "") -> Where:
     return where(word, _tell, endpoint, region)
 
 
-@click.group()
+class _Polite(click.Group):
+    """Ended by a timer, or with its terminal, a command takes back what it has begun, as after Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from runbook.interrupts import USUAL, polite_end
+
+        with polite_end((*USUAL, signal.SIGHUP)):
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Polite)
 def snapshot() -> None:
     """Take snapshots, prove them, keep them in a store, and find them again.
 
@@ -77,17 +88,16 @@ def save(plan: str, output: str) -> None:
     """
     from runbook.checks.words import size
     from runbook.snapshots.saving import save as work
-    from runbook.snapshots.work import planned, told
+    from runbook.snapshots.work import plan_of, told, typed
 
-    at = _where(plan)
-    backup = planned(at, "save")
-    with told([at.typed("list"), at.typed("save")], "the newest snapshot is the one before"):
-        saved = work(backup, at.store, _tell)
+    backup = plan_of(plan, "save", _tell)
+    with told([typed("list", plan), typed("save", plan)], "the newest snapshot is the one before"):
+        saved = work(backup, _tell)
     for text in saved.warnings:
         _tell(f"warning: {text}")
     made = saved.sidecar
     document = json.loads(made.json()) | {
-        "store": at.store.url,
+        "store": backup.store.url,
         "seconds": round(saved.seconds, 1),
         "pruned": list(saved.pruned),
         "warnings": list(saved.warnings),
@@ -95,7 +105,7 @@ def save(plan: str, output: str) -> None:
     keys = len(made.stored.recipients)
     sealed = f", encrypted to {keys} recipient{'s' * (keys > 1)}" if keys else ", not encrypted"
     text = (
-        f"{at.store.url}/{made.name}\nrevision {made.revision}, {size(made.size)}, stored {size(made.stored.size)}"
+        f"{backup.store.url}/{made.name}\nrevision {made.revision}, {size(made.size)}, stored {size(made.stored.size)}"
         f"{sealed}; taken of {made.member}, verified; {saved.seconds:.1f} s\nsha256 {made.sha256}"
     )
     _show(document, text, output)
@@ -116,7 +126,7 @@ def verify(what: str, identity_file: Path | None, plan: Path | None, endpoint: s
     from runbook.snapshots.proving import verify as work
 
     proof = work(_source(what, plan, identity_file, endpoint, region), _tell)
-    for text in proof.facts.warnings():
+    for text in proof.warnings:
         _tell(f"warning: {text}")
     _show(proof.document(), proof.text(), output)
 

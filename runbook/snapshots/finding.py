@@ -72,21 +72,33 @@ def find(store: Store, reference: Reference, now: datetime, cluster: str = "") -
     """
     if reference.name:
         return _named(store, reference.name)
-    seen = catalogue.read(store, now).items
+    seen = _of_cluster(store, catalogue.read(store, now).items, cluster)
     until = reference.moment
     good = [i.sidecar for i in seen if i.good and i.sidecar and (until is None or i.sidecar.taken <= until)]
     if not good:
         before = f" that was taken until {utc(until)}" if until else ""
         what = f"{store.url} has no verified snapshot{before}; {_there(seen, now)}"
         raise NoneFits(what, f"name one of them, or verify one: runbook snapshot verify {store.url}/NAME")
-    clusters = sorted({told.cluster for told in good})
-    if len(clusters) > 1:
-        if cluster not in clusters:
-            what = f"{store.url} has snapshots of {len(clusters)} clusters: {', '.join(clusters)}"
-            raise NoneFits(what, "name the snapshot; or give the plan the name of its cluster, in metadata.name")
-        good = [told for told in good if told.cluster == cluster]
+    ahead = [i.name for i in seen if i.ahead]
+    if ahead and until is None:  # by a clock here that is behind, an old one would be the newest
+        what = f"{store.url} has {ahead[0]}, which was taken in the future by this machine's clock ({utc(now)})"
+        raise NoneFits(what, "compare `date -u` here and where snapshots are taken; or name the snapshot that is meant")
     newest = max(good, key=lambda told: (told.taken, told.name))
     return Found(newest.name, newest, newest.stored.size, newest.taken)
+
+
+def _of_cluster(store: Store, seen: Sequence[catalogue.Item], cluster: str) -> Sequence[catalogue.Item]:
+    """Those of the cluster that is meant. Raises NoneFits where nobody can say which one that is.
+
+    By all that there is, good or not: where the cluster's own have something wrong, another's are not the next best.
+    """
+    clusters = sorted({i.sidecar.cluster for i in seen if i.sidecar})
+    if cluster in clusters:
+        return [i for i in seen if i.sidecar is None or i.sidecar.cluster == cluster]
+    if len(clusters) > 1:
+        what = f"{store.url} has snapshots of {len(clusters)} clusters: {', '.join(clusters)}"
+        raise NoneFits(what, "name the snapshot; or give the plan the name of its cluster, in metadata.name")
+    return seen
 
 
 def _named(store: Store, name: str) -> Found:

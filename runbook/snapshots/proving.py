@@ -14,19 +14,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import quote
 
 from runbook.checks.lost import taken
 from runbook.checks.words import size
 from runbook.errors import NOTE, Refused, UsageError
+from runbook.planfile.charset import masked
+from runbook.planfile.places import store_url
 from runbook.snapshots import finding, reading, shipping
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.bringing import Coming, bring
 from runbook.snapshots.content import Changed, Content
-from runbook.snapshots.integrity import SnapshotFacts, inspect_file
+from runbook.snapshots.integrity import SnapshotDamaged, SnapshotFacts, inspect_file
 from runbook.snapshots.scratch import held
+from runbook.snapshots.sealing import Locked, Unsealable
 from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar
-from runbook.snapshots.stores import Store
+from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.trailer import NotASnapshot
 from runbook.snapshots.urls import SEALED, Reference, parse_reference
 from runbook.snapshots.work import Source, Tell, Where, told
@@ -42,6 +46,7 @@ class Proof:
     facts: SnapshotFacts
     content: Content
     compared: bool
+    warnings: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """For programs."""
@@ -54,7 +59,7 @@ class Proof:
             "keys": self.content.keys,
             "kinds": dict(self.content.kinds),
             "sidecar": self.compared,
-            "warnings": list(self.facts.warnings()),
+            "warnings": list(self.warnings),
         }
 
     def text(self) -> str:
@@ -80,27 +85,34 @@ def prove(path: Path, name: str, sidecar: Sidecar | None) -> Proof:
         raise NotASnapshot(f"{name}: it {error}") from error
     if not held_.keys:
         raise NotASnapshot(f"{name}: it holds no key")
-    if sidecar:
-        _agrees(name, facts, held_, sidecar)
-    return Proof(name, facts, held_, sidecar is not None)
+    differs = _agrees(name, facts, held_, sidecar) if sidecar else ()
+    warnings = facts.warnings() if shown == "" else ()  # a copy's mode is not the stored file's
+    return Proof(name, facts, held_, sidecar is not None, (*warnings, *differs))
 
 
-def _agrees(name: str, facts: SnapshotFacts, content: Content, sidecar: Sidecar) -> None:
-    """Raises NotASnapshot where the sidecar tells of another file."""
-    pairs = [("size", facts.size, sidecar.size), ("revision", facts.revision, sidecar.revision)]
-    if sidecar.kinds:
-        kinds = {*content.kinds, *sidecar.kinds} - {"other"}
-        pairs += [(f"number of {k}", content.kinds.get(k, 0), sidecar.kinds.get(k, 0)) for k in sorted(kinds)]
-    for what, has, says in pairs:
+def _agrees(name: str, facts: SnapshotFacts, content: Content, sidecar: Sidecar) -> tuple[str, ...]:
+    """Raises NotASnapshot where the sidecar tells of another file; what else differs is told.
+
+    The sum says that it is the file that was taken. Its objects were counted by etcd's own list, which some keys that
+    are no Kubernetes' object do not pass.
+    """
+    for what, has, says in (("size", facts.size, sidecar.size), ("revision", facts.revision, sidecar.revision)):
         if has != says:
             raise NotASnapshot(f"{name}: its {what} is {has}, and its sidecar says {says}")
+    kinds = {*content.kinds, *sidecar.kinds} - {"other"} if sidecar.kinds else set()
+    pairs = [(kind, content.kinds.get(kind, 0), sidecar.kinds.get(kind, 0)) for kind in sorted(kinds)]
+    return tuple(f"it holds {has} {kind}, and its sidecar says {says}" for kind, has, says in pairs if has != says)
 
 
 # verify.
 
 
 def verify(source: Source, tell: Tell) -> Proof:
-    """A file of this machine, or a snapshot in a store, whose sidecar then says that it was verified just now."""
+    """A file of this machine, or a snapshot in a store, whose sidecar then says what came of it.
+
+    One that was found damaged is not called verified any more: nobody restores it for the newest, and ``prune`` does
+    not keep it in a good one's place.
+    """
     word = source.word
     if "://" not in word and not word.endswith(SEALED):
         path = Path(word)
@@ -109,12 +121,31 @@ def verify(source: Source, tell: Tell) -> Proof:
     reference = _reference(word)
     with _told(word):
         store = source.store(reference.place_url)
-        with opened(store, reference, source.identities, tell) as (found, path):
-            proof = prove(path, found.name, found.sidecar)
-        if found.sidecar:
-            verified = replace(found.sidecar, verified=shipping.rfc3339(datetime.now(UTC)))
-            store.write(found.name + SUFFIX, [verified.json().encode()], over=True)
+        found = finding.find(store, reference, datetime.now(UTC), source.cluster)
+        try:
+            with opened(store, found, source.identities, tell) as path:
+                proof = prove(path, found.name, found.sidecar)
+        except (NotASnapshot, Unsealable, SnapshotDamaged) as error:
+            if not isinstance(error, Locked) and getattr(error, "reason", "trailer") in _DAMAGE:
+                _noted(store, found, "", tell)
+            raise
+    _noted(store, found, shipping.rfc3339(datetime.now(UTC)), tell)
     return proof
+
+
+_DAMAGE = ("empty", "truncated", "no-trailer", "trailer", "not-bolt", "bolt", "sha256")
+"""Reasons of SnapshotDamaged that speak of the snapshot, and not of this machine."""
+
+
+def _noted(store: Store, found: finding.Found, verified: str, tell: Tell) -> None:
+    """Write it into the sidecar; who may only read the store has been told all the same."""
+    if found.sidecar is None or found.sidecar.verified == verified:
+        return
+    try:
+        told_ = replace(found.sidecar, verified=verified)
+        store.write(found.name + SUFFIX, [told_.json().encode()], over=True)
+    except StoreTrouble as error:
+        tell(f"warning: its sidecar still says when it was verified before: {error.what}")
 
 
 def _beside(path: Path) -> Sidecar | None:
@@ -133,30 +164,31 @@ def _beside(path: Path) -> Sidecar | None:
 
 
 def _reference(word: str) -> Reference:
-    url = word if "://" in word else f"file://{Path(word).absolute()}"
+    """Raises UsageError for what names no snapshot."""
+    url = word if "://" in word else f"file://{quote(str(Path(word).absolute()))}"
     try:
-        return parse_reference(url)
+        reference = parse_reference(url)
+        if fault := store_url(reference.place_url):
+            raise ValueError(fault)
     except ValueError as error:
         raise UsageError(
-            f"{word} {error}",
+            f"{masked(word)} {masked(str(error))}",
             true="nothing was changed",
             means="a snapshot is a file of this machine, or STORE/NAME, or STORE?latest=verified",
             next=("runbook snapshot list STORE",),
         ) from error
+    return reference
 
 
 @contextlib.contextmanager
-def opened(
-    store: Store, reference: Reference, identities: Sequence[Any], tell: Tell
-) -> Iterator[tuple[finding.Found, Path]]:
+def opened(store: Store, found: finding.Found, identities: Sequence[Any], tell: Tell) -> Iterator[Path]:
     """A snapshot of a store, plain, for as long as the block lasts. Raises StoreTrouble, Unsealable, OSError."""
     from runbook.runs import state_dir
 
-    found = finding.find(store, reference, datetime.now(UTC))
     tell(f"fetching {found.name} from {store.url}: {size(found.size)}")
     with held(found.plain_size, state_dir) as (file, path):
         bring(store, found, identities, file, str(path.parent), Coming(found.name, found.size))
-        yield found, path
+        yield path
 
 
 @contextlib.contextmanager
@@ -221,29 +253,46 @@ def _pieces(file: Path, proof: Proof) -> Iterator[bytes]:
 
 
 def fetch(source: Source, into: Path | None, tell: Tell) -> tuple[Path, Proof]:
-    """A stored snapshot as a plain file here, 0600, whole or not at all. Raises UsageError where that file is there."""
+    """A stored snapshot as a plain file here, 0600, whole or not at all. Raises UsageError where that file is there.
+
+    It has no name before it is whole: whatever ends this program leaves nothing.
+    """
     reference = _reference(source.word)
     with _told(source.word):
         store = source.store(reference.place_url)
-        found = finding.find(store, reference, datetime.now(UTC))
-        plain = found.name.removesuffix(".age").removesuffix(".zst")
-        file = into or Path(plain)
+        found = finding.find(store, reference, datetime.now(UTC), source.cluster)
+        file = into or Path(found.name.removesuffix(".age").removesuffix(".zst"))
         _free(file)
         tell(f"fetching {found.name} from {store.url}: {size(found.size)}; to {file}")
-        coming = file.with_name(f".{file.name}.{secrets.token_hex(4)}.coming")
-        try:
-            fd = os.open(coming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as out:
-                bring(store, found, source.identities, out, str(file.parent), Coming(found.name, found.size))
-                os.fsync(out.fileno())
-            proof = prove(coming, found.name, found.sidecar)
+        with _unnamed(file.parent) as (out, path):
+            bring(store, found, source.identities, out, str(file.parent), Coming(found.name, found.size))
+            os.fsync(out.fileno())
+            proof = prove(path, found.name, found.sidecar)
             try:
-                os.link(coming, file)  # which, other than a rename, never takes a name that is taken
+                os.link(path, file, follow_symlinks=True)  # never takes a name that is taken
             except FileExistsError:
                 _free(file)
-        finally:
-            coming.unlink(missing_ok=True)
     return file, proof
+
+
+@contextlib.contextmanager
+def _unnamed(directory: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file, 0600, and a path by which it can be read and be given a name while the block lasts.
+
+    Where the file system or the machine has no files without a name, it has a hidden one until the block ends.
+    """
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        path, named = Path(f"/proc/{os.getpid()}/fd/{fd}"), False
+    except (OSError, AttributeError):
+        path, named = directory / f".{secrets.token_hex(8)}.coming", True
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "r+b") as out:
+            yield out, path
+    finally:
+        if named:
+            path.unlink(missing_ok=True)
 
 
 def _free(file: Path) -> None:

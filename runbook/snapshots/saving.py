@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from runbook.hosts.connection import Link
 from runbook.snapshots import catalogue, metrics, pruning, shipping
 from runbook.snapshots.choosing import Chosen, choose, targets
 from runbook.snapshots.content import named
+from runbook.snapshots.opening import open_store
 from runbook.snapshots.reading import beside
-from runbook.snapshots.sidecar import Sidecar
+from runbook.snapshots.sidecar import Sidecar, cluster_of
 from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.taking import Order, Taking
 from runbook.step import Result
@@ -42,7 +44,7 @@ class Saved:
     warnings: tuple[str, ...]
 
 
-def save(backup: Backup, store: Store, tell: Tell) -> Saved:
+def save(backup: Backup, tell: Tell) -> Saved:
     """Take, prove, seal, ship, prune. Raises RunbookError, StoreTrouble, NotASnapshot, NoKey; nothing is left then."""
     began, at = time.monotonic(), datetime.now(UTC)
     values: dict[str, float] = {"last_run_timestamp_seconds": at.timestamp(), "last_run_success": 0}
@@ -50,6 +52,7 @@ def save(backup: Backup, store: Store, tell: Tell) -> Saved:
     pruned: list[str] = []
     _measurable(backup)
     try:
+        store = open_store(backup.store, backup.hosts)
         wrong = clock(store, backup.name, at)
         warnings += [wrong] if wrong else []
         enter_lab(backup.hosts)
@@ -76,7 +79,7 @@ def clock(store: Store, cluster: str, now: datetime) -> str:
 
     Raises StoreTrouble where the store cannot be read, which is thus found out before any host has any work.
     """
-    ahead = [e.name for e in store.entries() if e.at > now + catalogue.AHEAD and e.name.startswith(f"{cluster}-")]
+    ahead = [e.name for e in store.entries() if e.at > now + catalogue.AHEAD and cluster_of(e.name) == cluster]
     if not ahead:
         return ""
     return (
@@ -124,7 +127,7 @@ def _status(text: str, chosen: Chosen) -> parse.SnapshotStatus:
         why,
         true="no snapshot was stored, and nothing is left on the host",
         means="the newest snapshot is the one before",
-        next=(f"runbook snapshot save {chosen.target.plan.file}",),
+        next=(f"runbook snapshot save {shlex.quote(str(chosen.target.plan.file))}",),
     )
 
 

@@ -15,8 +15,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from runbook.planfile.charset import masked
 from runbook.snapshots.sidecar import Sidecar
 
+IDENTITY = "RUNBOOK_AGE_IDENTITY"
+"""The environment's word for the file with the age identities."""
 PIECE = 1 << 20
 """Bytes handed on at once."""
 LEVEL = 1
@@ -27,6 +30,10 @@ _DEPTH = 4
 
 class Unsealable(ValueError):
     """What came from a store is not what was sealed, or cannot be opened with these identities."""
+
+
+class Locked(Unsealable):
+    """It takes an identity that was not given: nothing is known of what is stored."""
 
 
 class NoKey(ValueError):
@@ -84,7 +91,7 @@ class Opened:
         """``identities`` as :func:`identities_of` reads them; Unsealable where it takes some and there are none."""
         if told.stored.recipients and not identities:
             keys = ", ".join(told.stored.recipients)
-            raise Unsealable(f"{told.name} is encrypted to {keys}, and no identity was given to open it with")
+            raise Locked(f"{told.name} is encrypted to {keys}, and no identity was given to open it with")
         self.told, self.stored = told, Counted(stored)
         self._beside = _decrypted(self.stored, identities) if told.stored.recipients else None
         pieces = self._beside or self.stored
@@ -118,7 +125,8 @@ def recipient(text: str) -> Any:
     try:
         return kind.from_str(text)
     except pyrage.RecipientError as error:
-        raise NoKey(f"{text!r} is no age recipient (age1…, or an SSH public key): {error}") from None
+        shown = f"{masked(text)!r} is no age recipient (age1…, or an SSH public key)"
+        raise NoKey(f"{shown}: {error}" if text == masked(text) else shown) from None
 
 
 def identities_of(path: Path) -> list[Any]:
@@ -178,7 +186,7 @@ def _decrypted(source: Iterable[bytes], identities: Sequence[Any]) -> Generator[
         try:
             pyrage.decrypt_io(reader, writer, list(identities))
         except pyrage.DecryptError as error:
-            raise Unsealable(f"it cannot be decrypted: {error}") from None
+            raise Locked(f"it cannot be decrypted: {error}") from None
         except OSError as error:
             if reader.failed or writer.left:
                 raise

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from runbook import __version__
 from runbook.snapshots.sealing import Sealed
 from runbook.snapshots.sidecar import SUFFIX, Sidecar, Stored, new_name
-from runbook.snapshots.stores import Store, StoreTrouble
+from runbook.snapshots.stores import AlreadyThere, Store, StoreTrouble
 from runbook.snapshots.trailer import Proven
 
 
@@ -51,11 +51,11 @@ def ship(
     name = new_name(facts.cluster, facts.at, compressed=compress, encrypted=bool(recipients))
     proven = Proven(plain)
     sealed = Sealed(proven, recipients, compress=compress)
-    try:
-        store.write(name, sealed)
-    finally:
-        sealed.close()
     with _removed_if_not(store, name):
+        try:
+            store.write(name, sealed)
+        finally:
+            sealed.close()
         _arrived(store, name, sealed.stored.size)
         facts = late() if late else facts
         sidecar = Sidecar(
@@ -82,10 +82,17 @@ def _arrived(store: Store, name: str, size: int) -> None:
 
 @contextlib.contextmanager
 def _removed_if_not(store: Store, name: str) -> Iterator[None]:
-    """A snapshot whose sidecar could not be written is nobody's: it goes again."""
+    """A snapshot that was not written to its end, or whose sidecar was not, is nobody's: it goes again.
+
+    Also where the store said that it failed: it may have it all the same, and without a sidecar nothing would ever
+    prune it. A name that was taken is another's.
+    """
     try:
         yield
+    except AlreadyThere:
+        raise
     except BaseException:
-        with contextlib.suppress(StoreTrouble):
-            store.remove(name)
+        for one in (name, name + SUFFIX):
+            with contextlib.suppress(StoreTrouble):
+                store.remove(one)
         raise

@@ -20,7 +20,8 @@ MAX_BYTES = 1 << 20
 """More than any sidecar has: 2,000 kinds of objects take 100 KiB."""
 SUFFIX = ".json"
 _STAMP = "%Y%m%dt%H%M%Sz"
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?-\d{8}t\d{6}z-[0-9a-f]{4}\.db(\.zst)?(\.age)?")
+CLUSTER = r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?"
+_NAME = re.compile(rf"(?P<cluster>{CLUSTER})-\d{{8}}t\d{{6}}z-[0-9a-f]{{4}}\.db(\.zst)?(\.age)?")
 
 
 class NoSidecar(ValueError):
@@ -40,6 +41,12 @@ def new_name(cluster: str, at: datetime, *, compressed: bool, encrypted: bool) -
 def is_name(text: str) -> bool:
     """Whether a stored snapshot of ours may be called that."""
     return _NAME.fullmatch(text) is not None
+
+
+def cluster_of(name: str) -> str:
+    """The cluster that such a name begins with; "" for a name that is not one of ours."""
+    found = _NAME.fullmatch(name)
+    return found["cluster"] if found else ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,8 @@ class Sidecar:
         """What :meth:`json` wrote; of a newer program, what is known of it. Raises NoSidecar."""
         try:
             value = json.loads(text)
-        except ValueError as error:
-            raise NoSidecar(f"it is not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise NoSidecar(f"it is not JSON: {error}"[:200]) from None
         if not isinstance(value, dict) or value.get("kind") != KIND or value.get("apiVersion") != VERSION:
             raise NoSidecar(f"it is not of the kind {KIND} of {VERSION}")
         stored = value.get("stored")
@@ -119,10 +126,16 @@ def _sum(value: object) -> bool:
 
 
 def _time(value: object) -> bool:
+    """With its zone, and within what a calendar has in UTC too."""
     try:
-        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return at is not None and at.tzinfo is not None and at.astimezone(UTC) is not None
+    except (ValueError, OverflowError):
         return False
+
+
+def _cluster(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(CLUSTER, value) is not None
 
 
 def _own_name(value: object) -> bool:
@@ -140,7 +153,7 @@ def _texts(value: object) -> bool:
 Test = Callable[[object], bool]
 _FIELDS: Mapping[str, tuple[Test, bool]] = {
     "name": (_own_name, True),
-    "cluster": (_text, True),
+    "cluster": (_cluster, True),
     "at": (_time, True),
     "sha256": (_sum, True),
     "size": (_number, True),

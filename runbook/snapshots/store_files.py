@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from runbook.snapshots.stores import AlreadyThere, Entry, NotThere, Store, StoreTrouble
 
@@ -28,7 +29,7 @@ class Files(Store):
 
     def __init__(self, path: Path) -> None:
         """An absolute path."""
-        self.path, self.url = path, f"file://{path}"
+        self.path, self.url = path, f"file://{quote(str(path))}"
 
     def entries(self) -> list[Entry]:
         """Plain files only; what is being written is not there yet."""

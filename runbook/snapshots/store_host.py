@@ -24,6 +24,8 @@ from runbook.step import Command, Result
 
 SECONDS = 60.0
 """For a question, or for a file to be given its name."""
+SLOWEST = 20e6
+"""Bytes a second at which a host's disk can at least be written, and read to be hashed."""
 CHUNK = 1 << 20
 GONE, TAKEN = 3, 4
 """Exit codes of the scripts: there is no such directory; the name is taken."""
@@ -36,8 +38,9 @@ find . -maxdepth 1 -type f ! -name '.*.part' -printf '%s %T@ %f\n'
 RECEIVE = r"""
 dir=$1 name=$2
 cd -- "$dir" 2>/dev/null || { echo "there is no directory $dir" >&2; frame gone 0; exit 0; }
-for left in .*.part; do
-  [ ! -f "$left" ] || flock -n "$left" rm -f -- "$left"
+# What a writer left that was killed: hours old, and nobody holds it. One that is being given its name is younger.
+find . -maxdepth 1 -type f -name '.*.part' -mmin +60 | while IFS= read -r left; do
+  flock -n "$left" rm -f -- "$left"
 done
 part=.$name.$nonce.part
 trap 'rm -f -- "$part"' EXIT
@@ -121,11 +124,11 @@ class HostFiles(Store):
         """Beside its place, synced, its sum compared, then under its name."""
         with self._mutex:
             try:
-                word, sha256 = self._received(_checked(name), pieces)
+                word, sha256, sent = self._received(_checked(name), pieces)
             except (Unreachable, Lost, Ended) as error:
                 self._link.drop()
                 raise self._trouble(f"write {name} into", str(error)) from error
-            result = self._one(NAME, name, word, sha256, "over" if over else "")
+            result = self._one(NAME, name, word, sha256, "over" if over else "", seconds=SECONDS + sent / SLOWEST)
         if result.code == TAKEN:
             do = "it is not written over; remove it, or wait a second"
             raise AlreadyThere(f"{self.url} has a {name} already", do)
@@ -136,8 +139,8 @@ class HostFiles(Store):
         """And sync, so that it does not come back."""
         self._ask(f"remove {name} from", REMOVE, _checked(name))
 
-    def _received(self, name: str, pieces: Iterable[bytes]) -> tuple[str, str]:
-        """Send all pieces; the word in the part file's name, and the sum of what was sent."""
+    def _received(self, name: str, pieces: Iterable[bytes]) -> tuple[str, str, int]:
+        """Send all pieces; the word in the part file's name, and the sum and size of what was sent."""
         word, digest, size = nonce(), hashlib.sha256(), 0
         text = wrapper.streaming(word, [self._dir, name], RECEIVE)
         shell = wrapper.streaming_shell(self._link.address.elevates, len(text))
@@ -152,10 +155,10 @@ class HostFiles(Store):
                     if not self._pushed(session, piece):
                         break
                 session.finish()
-                frame = session.next(SECONDS)
+                frame = session.next(SECONDS + size / SLOWEST)
         if frame.name != "got" or frame.code != str(size):
             raise self._trouble(f"write {name} into", _said(frame) or f"{frame.code} of {size} bytes came")
-        return word, digest.hexdigest()
+        return word, digest.hexdigest(), size
 
     def _pushed(self, session: Session, piece: bytes) -> bool:
         step = session.packet
@@ -168,8 +171,8 @@ class HostFiles(Store):
             raise self._trouble(what, result.tail(1))
         return result
 
-    def _one(self, text: str, *words: str) -> Result:
-        command = Command(("sh", "-c", text, "runbook", self._dir, *words), SECONDS, changes=False, large=True)
+    def _one(self, text: str, *words: str, seconds: float = SECONDS) -> Result:
+        command = Command(("sh", "-c", text, "runbook", self._dir, *words), seconds, changes=False, large=True)
         return errands.ask(self._link, [command])[0]
 
     def _trouble(self, what: str, said: str) -> StoreTrouble:

@@ -6,6 +6,7 @@ plain copy with it; what a killed script or a power cut leaves, the next one rem
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,13 @@ read -r go || exit 0
 cat "$own/snapshot.db"
 """
 
+TIDY = r"""
+cd "$1" 2>/dev/null || exit 0
+flock -n lock sh -c 'rm -rf ./*.taking' 2>/dev/null
+:
+"""
+"""What a power cut left, on a host where nobody takes a snapshot now."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -121,7 +129,7 @@ class Taking:
         except Ended as error:
             raise self._refused(refusal(self._link, error)) from error
         except (Unreachable, Lost) as error:
-            raise self._refused(f"{self._link.address.label}: {error}") from error
+            raise self._refused(f"{self._link.address.label}: {error}", lost=isinstance(error, Lost)) from error
         said = frame.err.decode(errors="replace").strip()
         shown = frame.out.decode(errors="replace").strip()
         if frame.name == "saved" and frame.code.isdecimal():
@@ -165,7 +173,7 @@ class Taking:
                 for at in range(0, len(block), CHUNK):
                     yield block[at : at + CHUNK]
         except Lost as error:
-            raise self._refused(f"{label}: {came} of {self.size} bytes came: {error}") from error
+            raise self._refused(f"{label}: {came} of {self.size} bytes came: {error}", lost=True) from error
         if came != self.size:
             raise self._refused(f"{label}: {came} of {self.size} bytes came")
 
@@ -179,16 +187,24 @@ class Taking:
             f"{label}: {said}{who}",
             true="no snapshot was taken, and nothing was changed",
             means="what is there already stays as it is",
-            next=(f"runbook snapshot save {self._order.target.plan.file}{NOTE}{next_}",),
+            next=(f"runbook snapshot save {self._file}{NOTE}{next_}",),
         )
 
-    def _refused(self, message: str) -> RunbookError:
-        plan = self._order.target.plan
+    @property
+    def _file(self) -> str:
+        return shlex.quote(str(self._order.target.plan.file))
+
+    def _refused(self, message: str, *, lost: bool = False) -> RunbookError:
+        """``lost``: what became of the host nobody knows."""
+        left = "and nothing is left on the host"
+        if lost:
+            left = f"and what that host may still hold of it, in {directory(self._order.target)}, goes when it is back"
+            left += " and the next one is taken"
         return Refused(
             message,
-            true="no snapshot was stored, and nothing is left on the host",
+            true=f"no snapshot was stored, {left}",
             means="the cluster is as it was; the newest snapshot is the one before",
-            next=(f"runbook snapshot list {plan.file}", f"runbook snapshot save {plan.file}{NOTE}after mending it"),
+            next=(f"runbook snapshot list {self._file}", f"runbook snapshot save {self._file}{NOTE}after mending it"),
         )
 
 

@@ -20,16 +20,16 @@ from runbook.backup import Backup, Place
 from runbook.checks.words import size
 from runbook.errors import NOTE, Refused, UsageError
 from runbook.plan import Plan
+from runbook.planfile.charset import masked
 from runbook.planfile.places import store_url
 from runbook.snapshots import catalogue, pruning
+from runbook.snapshots.finding import aged
 from runbook.snapshots.opening import open_store
-from runbook.snapshots.sealing import NoKey, Unsealable, identities_of, recipient
+from runbook.snapshots.sealing import IDENTITY, Locked, NoKey, Unsealable, identities_of, recipient
 from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.trailer import NotASnapshot
 from runbook.tables import columns, duration, stamp
 
-IDENTITY = "RUNBOOK_AGE_IDENTITY"
-"""The environment variable that names the file with the identities."""
 Tell = Callable[[str], None]
 
 
@@ -42,9 +42,14 @@ class Where:
     store: Store
     backup: Backup | None = None
 
+    @property
+    def cluster(self) -> str:
+        """Whose snapshots are meant; "" where no plan says it."""
+        return self.backup.name if self.backup else ""
+
     def typed(self, command: str) -> str:
         """A command to type about this store."""
-        return f"runbook snapshot {command} {shlex.quote(self.word)}"
+        return typed(command, self.word)
 
 
 @contextlib.contextmanager
@@ -59,7 +64,7 @@ def told(next_: Sequence[str], means: str = "what is stored is as it was") -> It
         raise Refused(f"the snapshot: {error}", true=true, means=means, next=next_) from error
     except Unsealable as error:
         key = f"export {IDENTITY}=FILE{NOTE}the file with the identity: age's, or an SSH private key"
-        keys = (key,) if "identity" in str(error) or "decrypt" in str(error) else ()
+        keys = (key,) if isinstance(error, Locked) else ()
         raise Refused(f"the snapshot: {error}", true=true, means=means, next=(*keys, *next_)) from error
     except NoKey as error:
         raise UsageError(str(error), true="nothing was changed", means=means, next=next_) from error
@@ -87,7 +92,7 @@ def where(word: str, tell: Tell, endpoint: str = "", region: str = "") -> Where:
         fault = fault or "needs a plan that says how to reach the node: name the backup plan instead"
     if fault:
         raise UsageError(
-            f"{word} {fault}",
+            f"{masked(word)} {fault}",
             true="nothing was changed",
             means="a store is named by a backup plan, or as file:///DIRECTORY, s3://, gs:// or az://BUCKET/PREFIX",
             next=("runbook snapshot list --help",),
@@ -105,6 +110,7 @@ class Source:
     place: Place
     hosts: Plan | None
     identities: Sequence[Any]
+    cluster: str = ""
 
     def store(self, url: str) -> Store:
         """The store of that URL. Raises StoreTrouble."""
@@ -116,7 +122,8 @@ def source(word: str, plan: Path | None, identity_file: Path | None, endpoint: s
     backup = backup_of(plan, tell) if plan else None
     told_ = backup.store if backup else Place("")
     place = replace(told_, endpoint=endpoint or told_.endpoint, region=region or told_.region)
-    return Source(word, place, backup.hosts if backup else None, identities(identity_file))
+    keys = identities(identity_file)
+    return Source(word, place, backup.hosts, keys, backup.name) if backup else Source(word, place, None, keys)
 
 
 def identities(file: Path | None) -> list[Any]:
@@ -145,7 +152,7 @@ def listed(at: Where, now: datetime) -> tuple[dict[str, Any], str, list[str]]:
         found = catalogue.read(at.store, now)
     document = {
         "store": at.store.url,
-        "newest": newest.name if (newest := found.newest()) else None,
+        "newest": newest.name if (newest := found.newest(at.cluster)) else None,
         "snapshots": [_document(item, now) for item in found.items],
         "orphans": [s.name for s in found.orphans],
         "foreign": list(found.foreign),
@@ -171,7 +178,7 @@ def _table(found: catalogue.Catalogue, at: Where, now: datetime) -> str:
     for item in found.items:
         side = item.sidecar
         seen = (
-            (aged(side.taken, now), str(side.revision), size(side.size), size(item.entry.size))
+            (aged(side.taken, now).removesuffix(" old"), str(side.revision), size(side.size), size(item.entry.size))
             if side
             else ("?", "?", "?", size(item.entry.size))
         )
@@ -184,9 +191,10 @@ def _table(found: catalogue.Catalogue, at: Where, now: datetime) -> str:
 
 def _warnings(found: catalogue.Catalogue, at: Where, now: datetime) -> list[str]:
     told_ = []
-    newest = found.newest()
+    newest = found.newest(at.cluster)
     if found.items and newest is None:
-        told_.append("no snapshot here is verified: runbook snapshot verify URL says whether one is whole")
+        of = f" of {at.cluster}" if at.cluster else ""
+        told_.append(f"no snapshot{of} here is verified: runbook snapshot verify URL says whether one is whole")
     if at.backup and newest and newest.sidecar:
         from runbook.planfile.cron import longest_gap
 
@@ -199,24 +207,25 @@ def _warnings(found: catalogue.Catalogue, at: Where, now: datetime) -> list[str]
     return told_
 
 
-def aged(taken: datetime, now: datetime) -> str:
-    """How long ago, as a person says it."""
-    seconds = (now - taken).total_seconds()
-    if seconds < 0:
-        return "in the future"
-    return f"{seconds / 86400:.0f} d" if seconds > 3 * 86400 else duration(round(seconds))
+def plan_of(word: str, command: str, tell: Tell) -> Backup:
+    """The plan that was named. Raises UsageError for a URL, where a command needs more than a store; PlanErrors."""
+    if "://" in word:
+        raise _no_plan(word, command)
+    return backup_of(Path(word), tell)
 
 
-def planned(at: Where, command: str) -> Backup:
-    """The plan that was named. Raises UsageError for a URL, where a command needs more than a store."""
-    if at.backup is not None:
-        return at.backup
-    raise UsageError(
-        f"{at.word} is a store's URL, and {command} takes a backup plan",
+def _no_plan(word: str, command: str) -> UsageError:
+    return UsageError(
+        f"{masked(word)} is a store's URL, and {command} takes a backup plan",
         true="nothing was changed",
         means="only a plan says which cluster is meant, and what is kept of it",
         next=(f"runbook snapshot {command} PLAN",),
     )
+
+
+def typed(command: str, word: str) -> str:
+    """A command to type about this plan or store."""
+    return f"runbook snapshot {command} {shlex.quote(word)}"
 
 
 # prune.
@@ -224,15 +233,18 @@ def planned(at: Where, command: str) -> Backup:
 
 def prune(at: Where, *, dry_run: bool, confirm: Callable[[str], None], tell: Tell) -> tuple[dict[str, Any], str]:
     """Let go what no tier keeps. Raises UsageError where no plan says what is kept."""
-    backup = planned(at, "prune")
+    backup = at.backup
+    if backup is None:
+        raise _no_plan(at.word, "prune")
     now = datetime.now(UTC)
     gone: list[str] = []
     with told([at.typed("list")], "what is gone is gone, and all else is as it was"):
         judged = pruning.judge(catalogue.read(at.store, now), backup.name, backup.keep, now)
         if not dry_run and (judged.goes or judged.orphans):
-            names = "\n".join(f"  {v.name}" for v in judged.goes)
+            names = [v.name for v in judged.goes] + [f"{name}.json (its snapshot is gone)" for name in judged.orphans]
             many = f"{len(judged.goes)} of {len(judged.goes) + len(judged.kept)} snapshots of {backup.name}"
-            confirm(f"{names}\nRemove these {many} from {at.store.url}?")
+            many += f" and {len(judged.orphans)} sidecars without one" if judged.orphans else ""
+            confirm("\n".join([f"  {name}" for name in names] + [f"Remove these ({many}) from {at.store.url}?"]))
             for name in pruning.carry_out(at.store, judged):
                 tell(f"removed {name}")
                 gone.append(name)

@@ -103,7 +103,8 @@ def test_the_latest_one_to_the_end(desk: Keeper) -> None:
     checked = desk.runbook("preview", "--check", desk.plan)
     assert checked.stdout.splitlines()[-1] == digest
     assert f"as found at {desk.store.url}/{name} now" in checked.stdout
-    done = desk.runbook("run", desk.plan, "--approve", digest.removeprefix("digest: "))
+    desk.runbook("run", desk.plan, "--approve", digest.removeprefix("digest: "), code=2)
+    done = desk.runbook("run", desk.plan, "--yes")
     assert f"{desk.store.url}?latest=verified is {name}: taken " in done.stderr
     desk.assert_restored(revision + BUMP)
     assert desk.status()["snapshot"] == f"{desk.store.url}/{name}"

@@ -594,6 +594,15 @@ CASES = {
         plan=replace(PLAN, cluster=Cluster(token="etcd-cluster")),
         do="leave spec.cluster.token out",
     ),
+    "another cluster's snapshot": Case(
+        "SnapshotsCluster",
+        [],
+        "was taken of a cluster with another /etc/kubernetes/pki/etcd/ca.crt",
+        WARNS,
+        host="",
+        do="is it this cluster's?",
+        plan=replace(PLAN, snapshot=replace(PLAN.snapshot, fingerprints=(("etcd/ca.crt", "0" * 64),))),
+    ),
     "owner": Case(
         "OwnerExists",
         where(lambda w: w[-2:] == ("etcd", "etcd"), says("user etcd\ngroup etcd\n")),

@@ -201,7 +201,7 @@ def as_file(plan: Plan) -> str:
 
     plain = value("", asdict(plan))
     spec = {key: plain[key] for key in ("cluster", "nodes", "workers", "tools", "timeouts", "verify")}
-    runtime = ("path", "node", "name", "trouble")
+    runtime = ("path", "node", "name", "trouble", "fingerprints")
     spec["snapshot"] = {k: v for k, v in plain["snapshot"].items() if k not in runtime}
     place = spec["snapshot"].pop("store") or {}
     spec["snapshot"]["store"] = {k: v for k, v in place.items() if k in ("endpoint", "region")}

@@ -38,7 +38,6 @@ def test_the_newest_verified_one(shelf: Shelf) -> None:
     shelf.put(SMALL, hours=30)
     wanted = shelf.put(SMALL, hours=3, recipients=(PUBLIC,))
     shelf.put(SMALL, hours=2, verified=False)
-    shelf.put(SMALL, hours=-1)  # a clock was wrong
     found = latest(shelf)
     assert (found.name, found.sidecar, found.size) == (wanted.name, wanted, wanted.stored.size)
     assert (found.sha256, found.plain_size, found.taken) == (wanted.sha256, 100, NOW - timedelta(hours=3))
@@ -52,6 +51,29 @@ def test_the_newest_verified_one_until_a_time(shelf: Shelf) -> None:
     assert at(shelf, -5).name == names[1]
     with pytest.raises(NoneFits, match=r"no verified snapshot that was taken until 2026-04-09 04:00:00 UTC"):
         at(shelf, 10)
+
+
+def test_by_a_clock_that_is_behind_no_old_one_is_the_newest(shelf: Shelf) -> None:
+    old = shelf.put(SMALL, hours=30)
+    newest = shelf.put(SMALL, hours=-1)
+    with pytest.raises(NoneFits, match=f"has {newest.name}, which was taken in the future") as caught:
+        latest(shelf)
+    assert "date -u" in caught.value.do
+    assert at(shelf, 2).name == old.name
+    assert find(shelf.store, Reference(shelf.url, newest.name), NOW).name == newest.name
+
+
+def test_anothers_are_not_the_next_best(shelf: Shelf) -> None:
+    """Where the cluster's own are not verified, or too young, no other cluster's takes their place."""
+    shelf.put(SMALL, hours=5, cluster="prod-eu1")
+    mine = shelf.put(SMALL, hours=3, cluster="prod-eu2", verified=False)
+    with pytest.raises(NoneFits, match="has no verified snapshot") as caught:
+        latest(shelf, "prod-eu2")
+    assert mine.name in caught.value.what
+    assert "prod-eu1" not in caught.value.what
+    shelf.put(SMALL, hours=1, cluster="prod-eu2")
+    with pytest.raises(NoneFits, match="has no verified snapshot that was taken until"):
+        find(shelf.store, Reference(shelf.url, at=(NOW - timedelta(hours=4)).isoformat()), NOW, "prod-eu2")
 
 
 def test_what_is_not_whole_is_never_chosen(shelf: Shelf) -> None:
@@ -94,8 +116,10 @@ def test_a_store_of_several_clusters(shelf: Shelf) -> None:
     with pytest.raises(NoneFits, match=r"snapshots of 2 clusters: prod, staging; name the snapshot"):
         latest(shelf, "other")
     shelf.put(SMALL, hours=0.5, cluster="other", verified=False)
-    with pytest.raises(NoneFits, match="snapshots of 2 clusters"):
+    with pytest.raises(NoneFits, match="has no verified snapshot"):
         latest(shelf, "other")
+    with pytest.raises(NoneFits, match="snapshots of 3 clusters"):
+        latest(shelf, "another")
 
 
 def test_one_cluster_may_be_called_otherwise_than_the_plan(shelf: Shelf) -> None:

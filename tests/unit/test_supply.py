@@ -15,12 +15,12 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from runbook import bind, supply, waiting
+from runbook import bind, waiting
 from runbook.checks import Finding, Severity
 from runbook.checks.snapshot import SnapshotWhole
 from runbook.plan import Plan
 from runbook.runs import Run, all_runs
-from runbook.snapshots import scratch
+from runbook.snapshots import scratch, sealing
 from runbook.snapshots.sidecar import SUFFIX
 from runbook.snapshots.store_files import Files
 from runbook.step import Binding, Upload
@@ -44,7 +44,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shelf: Shelf) -> Desk:
     """The plan takes the latest of the store; the identity is in a file of this machine."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.delenv(supply.IDENTITY, raising=False)
+    monkeypatch.delenv(sealing.IDENTITY, raising=False)
     (tmp_path / "keys.txt").write_text(f"{IDENTITY}\n")
     desk = Desk(tmp_path, monkeypatch)
     for name in ("commands.preview_binding", "meanwhile.preview_binding"):
@@ -221,12 +221,12 @@ def test_the_way_to_the_store_may_change_meanwhile(desk: Desk, shelf: Shelf) -> 
 def test_the_environments_identity_is_stronger(desk: Desk, shelf: Shelf) -> None:
     put(shelf)
     (desk.home / "keys.txt").rename(desk.home / "elsewhere.txt")
-    desk.patch.setenv(supply.IDENTITY, str(desk.home / "elsewhere.txt"))
+    desk.patch.setenv(sealing.IDENTITY, str(desk.home / "elsewhere.txt"))
     desk.restore()
     takes(desk, f"{shelf.url}?latest=verified", "")
-    desk.patch.setenv(supply.IDENTITY, str(desk.home / "none.txt"))
+    desk.patch.setenv(sealing.IDENTITY, str(desk.home / "none.txt"))
     typed = desk.type("run", str(desk.plan_path), "--yes", code=3)
-    assert f"{supply.IDENTITY}, {desk.home}/none.txt, cannot be read: No such file" in typed.err
+    assert f"{sealing.IDENTITY}, {desk.home}/none.txt, cannot be read: No such file" in typed.err
 
 
 # --- an absent host gets it when it is back ---
@@ -289,7 +289,7 @@ def test_no_identity(desk: Desk, shelf: Shelf) -> None:
     name = put(shelf)
     takes(desk, f"{shelf.url}?latest=verified", "")
     typed = refused(desk, f"{shelf.url}/{name} is encrypted to {PUBLIC}, and no identity was given")
-    assert typed.next[0].startswith(f"export {supply.IDENTITY}=FILE")
+    assert typed.next[0].startswith(f"export {sealing.IDENTITY}=FILE")
 
 
 def test_another_identity(desk: Desk, shelf: Shelf) -> None:
@@ -365,7 +365,13 @@ def test_a_preview_connects_to_nothing(desk: Desk, shelf: Shelf) -> None:
 
 
 def test_an_approved_digest_is_the_previews(desk: Desk, shelf: Shelf) -> None:
-    put(shelf)
+    name = put(shelf)
+    text = desk.plan_path.read_text()
+    digest = desk.type("preview", str(desk.plan_path)).out.splitlines()[-1].removeprefix("digest: ")
+    typed = desk.type("run", str(desk.plan_path), "--approve", digest, code=2)
+    assert "so no digest speaks of it" in typed.err
+    assert f"from: {shelf.url}/{name}, or its sha256" in typed.next[0]
+    desk.plan_path.write_text(text.replace(f"{shelf.url}?latest=verified", f"{shelf.url}/{name}"))
     digest = desk.type("preview", str(desk.plan_path)).out.splitlines()[-1].removeprefix("digest: ")
     run = desk.restore("--approve", digest)
     assert run.lines()[0]["preview_digest"] == digest
