@@ -39,6 +39,8 @@ class Server(ABC):
     env: dict[str, str]
     proves_keys = True
     """Whether it looks at who asks."""
+    keeps = True
+    """Whether what it has outlives its process."""
 
     def __init__(self, room: Path) -> None:
         self.room, self.port = room, free_port()
@@ -128,7 +130,7 @@ class S3(Server):
         self.program = building.s3_program()
         self.keys = ("AKIDRUNBOOKTEST", "secret-of-the-tests-0123456789")
         self.env = {"AWS_ACCESS_KEY_ID": self.keys[0], "AWS_SECRET_ACCESS_KEY": self.keys[1]}
-        self.proves_keys = "versitygw" in self.program[0]
+        self.proves_keys = self.keeps = "versitygw" in self.program[0]
 
     def commands(self) -> list[list[str]]:
         if not self.proves_keys:
