@@ -248,6 +248,8 @@ def main() -> None:
     scheme = sys.argv[1] if len(sys.argv) > 1 else ""
     if scheme not in KINDS:
         raise SystemExit(f"usage: python -m tests.stores.servers {'|'.join(KINDS)} [DIRECTORY]")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+        signal.signal(number, signal.default_int_handler)
     own = len(sys.argv) < 3
     room = Path(tempfile.mkdtemp(prefix="runbook-store-") if own else sys.argv[2])
     room.mkdir(exist_ok=True)
@@ -256,7 +258,9 @@ def main() -> None:
             for name, value in server.env.items():
                 print(f"export {name}={shlex.quote(value)}")
             print(f"# store: {{url: {server.place('prod-eu1').url}, endpoint: {server.endpoint}}}", flush=True)
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    signal.pause()
     finally:
         if own:
             shutil.rmtree(room, ignore_errors=True)
