@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit lab-test etcd-3.6 lab-test-3.6 faults sweep bench setup tools lock docs clean
+.PHONY: help demo test lint unit lab-test etcd-3.6 lab-test-3.6 stores faults sweep bench setup tools lock docs clean
 
 help:
 	@echo "make demo    boot a lab, restore it, kill the engine half-way, resume, prove the result (under 90 s)"
@@ -16,6 +16,7 @@ help:
 	@echo "make faults  everything that is known to go wrong, on the lab, as a table (20 minutes)"
 	@echo "make etcd-3.6      build etcd 3.6 from its Go modules into the cache (needs Go)"
 	@echo "make lab-test-3.6  the tests on the lab, with that etcd"
+	@echo "make stores  build the object stores that the tests start into the cache (S3 and GCS need Go, Azure needs npm)"
 	@echo "make sweep   the whole crash sweep on the fake: every moment, every kind of accident (an hour)"
 	@echo "make bench   the figures, measured on this machine"
 	@echo "make docs    draw the state tables into the README, write docs/checks.md"
@@ -27,6 +28,7 @@ demo: setup tools
 
 test: setup tools lint
 	if command -v go > /dev/null; then $(BIN)/python -m runbook.lab.etcdbuild; fi
+	$(BIN)/python -m tests.stores.building || true
 	sh tests/all.sh $(BIN)
 
 lint: setup
@@ -46,6 +48,9 @@ etcd-3.6: setup
 lab-test-3.6: setup tools etcd-3.6
 	RUNBOOK_LAB_ETCD=3.6 $(BIN)/pytest -q -m "lab and not sweep" tests/lab
 
+stores: setup
+	$(BIN)/python -m tests.stores.building
+
 faults: setup tools
 	$(BIN)/python -m tests.faults.table --sessions 4
 
@@ -57,6 +62,8 @@ bench: setup tools
 	$(BIN)/python tests/bench/staging.py
 	$(BIN)/python tests/bench/outage.py
 	$(BIN)/python tests/bench/reading.py
+	$(BIN)/python -m tests.bench.shipping
+	$(BIN)/python -m tests.bench.objectstores
 
 docs: setup
 	$(BIN)/python -m runbook.lifecycle README.md

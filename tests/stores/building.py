@@ -27,7 +27,7 @@ GO = {
     "age": "filippo.io/age/cmd/age",
 }
 MOTO = "moto[s3,server]==5.1.*"
-"""An S3 server in Python, for where there is no Go; in an environment of its own, for it is 90 MB."""
+"""An S3 server in Python, for where there is no Go; in an environment of its own, for it is 340 MB."""
 LONGEST = 1800
 """Seconds for one program; two minutes on two cores, where nothing of Go's own cache is there."""
 

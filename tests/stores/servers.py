@@ -39,6 +39,8 @@ class Server(ABC):
     env: dict[str, str]
     proves_keys = True
     """Whether it looks at who asks."""
+    keeps = True
+    """Whether what it has outlives its process."""
 
     def __init__(self, room: Path) -> None:
         self.room, self.port = room, free_port()
@@ -128,7 +130,7 @@ class S3(Server):
         self.program = building.s3_program()
         self.keys = ("AKIDRUNBOOKTEST", "secret-of-the-tests-0123456789")
         self.env = {"AWS_ACCESS_KEY_ID": self.keys[0], "AWS_SECRET_ACCESS_KEY": self.keys[1]}
-        self.proves_keys = "versitygw" in self.program[0]
+        self.proves_keys = self.keeps = "versitygw" in self.program[0]
 
     def commands(self) -> list[list[str]]:
         if not self.proves_keys:
@@ -246,6 +248,8 @@ def main() -> None:
     scheme = sys.argv[1] if len(sys.argv) > 1 else ""
     if scheme not in KINDS:
         raise SystemExit(f"usage: python -m tests.stores.servers {'|'.join(KINDS)} [DIRECTORY]")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+        signal.signal(number, signal.default_int_handler)
     own = len(sys.argv) < 3
     room = Path(tempfile.mkdtemp(prefix="runbook-store-") if own else sys.argv[2])
     room.mkdir(exist_ok=True)
@@ -254,7 +258,9 @@ def main() -> None:
             for name, value in server.env.items():
                 print(f"export {name}={shlex.quote(value)}")
             print(f"# store: {{url: {server.place('prod-eu1').url}, endpoint: {server.endpoint}}}", flush=True)
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    signal.pause()
     finally:
         if own:
             shutil.rmtree(room, ignore_errors=True)
