@@ -269,10 +269,22 @@ def fetch(source: Source, into: Path | None, tell: Tell) -> tuple[Path, Proof]:
             os.fsync(out.fileno())
             proof = prove(path, found.name, found.sidecar)
             try:
-                os.link(path, file, follow_symlinks=True)  # never takes a name that is taken
+                _name(path, file)
             except FileExistsError:
                 _free(file)
     return file, proof
+
+
+def _name(path: Path, file: Path) -> None:
+    """Give what is open there a name, which, other than a rename, never takes one that is taken.
+
+    Relative to its directory: only so is a link in ``/proc`` followed (open(2) on ``O_TMPFILE``).
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(path.name, file, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

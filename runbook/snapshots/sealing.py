@@ -24,6 +24,8 @@ PIECE = 1 << 20
 """Bytes handed on at once."""
 LEVEL = 1
 """zstd's, of 22: a snapshot must be away soon; a higher one saves little on protobuf."""
+_PATIENCE = 2.0
+"""Seconds for what works beside to notice that nobody takes its pieces any more."""
 _DEPTH = 4
 """Pieces that may wait between age and who takes them."""
 
@@ -283,4 +285,4 @@ def _through(work: Callable[[_Reader, _Writer], None], source: Iterable[bytes]) 
             raise wrong[0]
     finally:
         writer.left = True
-        thread.join()
+        thread.join(_PATIENCE)  # its source may be a disk that is away: whoever leaves does not wait for that
