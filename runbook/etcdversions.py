@@ -11,8 +11,12 @@
 * ``etcdctl endpoint status -w json`` knows more in 3.6 (quota, downgrade): what we do not need is not read.
 * kubeadm's etcd.yaml has ``--experimental-initial-corrupt-check=true`` for 3.5 and
   ``--feature-gates=InitialCorruptCheck=true`` for 3.6: no step reads it, and the lab writes each series' own.
+* Restored data over a WAL of the old cluster that begins with that cluster's first entries: 3.5 takes the members from
+  the WAL, and is healthy, as the old cluster. 3.6 takes them from the data, meets in the WAL one that is not there,
+  and panics ("failed to update; member unknown") at every start. The proof accepts neither; the swap moves both.
 
-Sources: etcd's CHANGELOG-3.5.md and CHANGELOG-3.6.md, kubeadm's ``etcd/local.go``; tried on 3.5.16 and 3.6.16.
+Sources: etcd's CHANGELOG-3.5.md and CHANGELOG-3.6.md, kubeadm's ``etcd/local.go``, for the members ``Recover`` in
+etcd's ``membership/cluster.go``; tried on 3.5.16 and 3.6.16.
 """
 
 from __future__ import annotations

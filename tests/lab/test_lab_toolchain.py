@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook.lab import toolchain
+from runbook.lab import etcdbuild, toolchain
 from runbook.lab.errors import Missing
 
 pytestmark = pytest.mark.lab
@@ -24,17 +24,43 @@ def test_it_finds_everything_and_the_second_time_at_once(capsys: pytest.CaptureF
         assert Path(line.partition(": ")[2]).exists(), line
 
 
-def test_without_apt_it_says_in_one_sentence_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(toolchain, "on_path", lambda _name: None)
+def says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence of a bootstrap that cannot go on, and leaves nothing behind."""
     assert toolchain.main() == 1
     said = capsys.readouterr().err
-    assert "etcd 3.5.10 or newer" in said
-    assert "apt-get" in said
     assert said.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock"], "something half-done was left"
+    return said
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without the programs, with an empty cache; and no etcd is chosen, whatever these tests run with."""
+    monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv(toolchain.CHOICE, raising=False)
+    for module in (toolchain, etcdbuild):
+        monkeypatch.setattr(module, "on_path", lambda _name: None)
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_apt_it_says_in_one_sentence_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = says_what_is_missing(tmp_path, capsys)
+    assert "etcd 3.5.10 or newer" in said
+    assert "apt-get" in said
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_go_it_says_in_one_sentence_what_etcd_3_6_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That etcd is built, not downloaded: apt is no matter to it."""
+    monkeypatch.setenv(toolchain.CHOICE, etcdbuild.SERIES)
+    said = says_what_is_missing(tmp_path, capsys)
+    assert "etcd 3.6 is built from its Go modules" in said
+    assert "install Go" in said
+    assert "apt-get" not in said
 
 
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

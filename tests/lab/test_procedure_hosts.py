@@ -298,8 +298,28 @@ mv /root/wal/* "$wal"
 """
 
 
+UNKNOWN_MEMBER = "panic: failed to update; member unknown"
+
+
+def healthy(lab: Lab) -> bool:
+    """Whether m1's etcd commits what is proposed."""
+    return lab.exec("m1", [*ETCDCTL, OWN, "endpoint", "health"]).returncode == 0
+
+
+def panicked_again(lab: Lab) -> bool:
+    """Whether m1's etcd met a member that its data does not know, and not for the first time."""
+    label = "io.kubernetes.container.name=etcd"
+    found = parse.containers(sh(lab, "m1", f"crictl ps -a -o json --label {label}"))
+    again = [c.id for c in found if c.attempt and not c.running]
+    # The kubelet may remove one of them meanwhile; then the next is looked at.
+    return any(UNKNOWN_MEMBER in sh(lab, "m1", 'crictl logs "$1" 2>&1 || :', id_) for id_ in again)
+
+
 def test_a_wal_directory_of_its_own(tmp_path: Path) -> None:
-    """Data and WAL move together, there and back; and a restored member over the old WAL is healthy, and not proven."""
+    """Data and WAL move together, there and back; and a restored member over the old WAL is not proven.
+
+    What such a member does depends on where its series takes the members from: see ``runbook/etcdversions.py``.
+    """
     lab = Lab.up(f"{NAME}-wal", nodes=1, wal_dir="/var/lib/etcd-wal/wal")
     try:
         walk = single(lab, tmp_path)
@@ -309,9 +329,14 @@ def test_a_wal_directory_of_its_own(tmp_path: Path) -> None:
         start = walk.to(StartEtcd)
         sh(lab, "m1", REPLAY, *words)
         walk.do(start)
-        health = [*ETCDCTL, OWN, "endpoint", "health"]
-        eventually("etcd is healthy", lambda: lab.exec("m1", health).returncode == 0)
-        all_object(objected(walk, start, "done"), "is not the restored cluster's")
+        if lab.spec["etcd"].startswith("3.5."):
+            eventually("etcd is healthy", lambda: healthy(lab))
+            all_object(objected(walk, start, "done"), "is not the restored cluster's")
+        else:
+            # Before each panic its initial corrupt check waits seven seconds for the data's member, which nobody is.
+            eventually("etcd panicked, and again", lambda: panicked_again(lab), within=60)
+            down = ("no container etcd runs", "nothing listens on 2379", "etcd does not answer")
+            all_object(objected(walk, start, "done"), *down)
         walk.undo(start)
         said(walk.rig.wait(walk.probes(start.undone, start)))
         sh(lab, "m1", UNREPLAY, *words)
