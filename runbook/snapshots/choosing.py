@@ -29,6 +29,8 @@ sed -n 's/^ *image: *//p' "$1/kube-apiserver.yaml" 2> /dev/null | head -n 1
 :
 """
 """Which of etcdctl and etcdutl is missing; then the API server's image."""
+HEALTHY = 12.0
+"""Seconds within which a member that can give a snapshot says how it is."""
 SKEW = 60.0
 """Seconds by which a host's clock may differ from this machine's before it is told."""
 
@@ -94,7 +96,7 @@ def choose(backup: Backup, hosts: Hosts, now: datetime) -> Chosen:
 
 
 def _questions(n: Target) -> Sequence[Command]:
-    wait = n.plan.timeouts.command
+    wait = min(n.plan.timeouts.command, HEALTHY)
     paths, tools = n.node.paths, n.plan.tools
     return [
         script(locks.READ, LOCK, paths.workspace),
