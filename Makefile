@@ -63,6 +63,8 @@ bench: setup tools
 	$(BIN)/python tests/bench/outage.py
 	$(BIN)/python tests/bench/reading.py
 	$(BIN)/python -m tests.bench.shipping
+	$(BIN)/python -m tests.bench.shipping --over-ssh
+	$(BIN)/python -m tests.bench.verifying
 	$(BIN)/python -m tests.bench.objectstores
 
 docs: setup

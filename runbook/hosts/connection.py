@@ -19,7 +19,7 @@ from runbook.hosts.pulse import Pulse
 if TYPE_CHECKING:
     import paramiko
 
-WINDOW = 8 * 1024 * 1024
+WINDOW = 4 * 1024 * 1024
 """What a host may send before we must have read it."""
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from runbook.planfile.charset import masked
 from runbook.snapshots.sidecar import Sidecar
+from runbook.snapshots.trailer import Proven
 
 IDENTITY = "RUNBOOK_AGE_IDENTITY"
 """The environment's word for the file with the age identities."""
@@ -66,9 +67,9 @@ class Sealed:
     """The pieces as they are stored. At their end ``plain`` and ``stored`` have the sums and sizes of both."""
 
     def __init__(self, source: Iterable[bytes], recipients: Sequence[str] = (), *, compress: bool = True) -> None:
-        """Raises NoKey for what is no recipient."""
+        """Raises NoKey for what is no recipient. A source that knows its own sum is not hashed once more."""
         keys = [recipient(text) for text in recipients]
-        self.plain = Counted(source)
+        self.plain: Counted | Proven = source if isinstance(source, Proven) else Counted(source)
         pieces: Iterable[bytes] = _compressed(self.plain) if compress else self.plain
         self._beside = _encrypted(pieces, keys) if keys else None
         self.stored = Counted(self._beside or pieces)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _READ, _WRITE = "read {} in", "write {} into"
 PART = 8 << 20
 """Bytes of one part of an upload: 10,000 of them, which is S3's limit, hold 80 GB; etcd holds a tenth of that."""
-AT_ONCE = 4
+AT_ONCE = 3
 """Parts on their way at once."""
 PIECE = 1 << 20
 """Bytes handed on at once of what is read."""
