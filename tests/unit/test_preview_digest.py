@@ -47,7 +47,8 @@ def changed(value: Any) -> Iterator[tuple[str, Any]]:
         for i, item in enumerate(value):
             for path, other in changed(item):
                 yield f"[{i}]{path}", (*value[:i], other, *value[i + 1 :])
-        yield "[-1] dropped", value[:-1]
+        if value:
+            yield "[-1] dropped", value[:-1]
     elif isinstance(value, bool):
         yield "", not value
     elif isinstance(value, int | float):

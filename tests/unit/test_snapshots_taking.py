@@ -46,7 +46,12 @@ class Host:
         words = [str(self.dir), "a.taking", str(self.lock), need, "60", beat, self.etcdutl, self.etcdctl]
         text = wrapper.streaming(WORD, words, TAKE)
         shell = ["/bin/sh", "-c", wrapper.streaming_shell(False, len(text))]
-        process = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            ["env", "--default-signal=HUP", *shell],  # sshd's child ignores none; one of nohup's would
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         assert process.stdin
         process.stdin.write(text)
         process.stdin.flush()

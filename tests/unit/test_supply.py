@@ -29,7 +29,6 @@ from tests.fake.hosts import Fuse, Job
 from tests.fake.shell import Step
 from tests.unit.store_kit import IDENTITY, PUBLIC, SAMPLE, Shelf
 
-NOW = datetime.now(UTC)
 OWN = f"/proc/{os.getpid()}/"
 """Where the copy can be read, which is nobody's business."""
 
@@ -62,7 +61,7 @@ def takes(desk: Desk, url: str, more: str = ", identityFile: keys.txt") -> None:
 
 def put(shelf: Shelf, hours: float = 1, **more: object) -> str:
     """An encrypted snapshot in the store; its name."""
-    return shelf.put(hours=hours, now=NOW, **{"recipients": (PUBLIC,), **more}).name  # type: ignore[arg-type]
+    return shelf.put(hours=hours, now=datetime.now(UTC), **{"recipients": (PUBLIC,), **more}).name  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -196,9 +195,11 @@ def test_a_resume_without_the_store_waits(desk: Desk, shelf: Shelf) -> None:
 
 
 def test_another_file_under_the_runs_name(desk: Desk, shelf: Shelf) -> None:
-    told = shelf.put(now=NOW, recipients=(PUBLIC,))
+    told = shelf.put(now=datetime.now(UTC), recipients=(PUBLIC,))
     run = halted(desk, 30)
-    other = shelf.put(SAMPLE.with_name("etcd-3.5.16-snapshot.db").read_bytes(), now=NOW, recipients=(PUBLIC,))
+    other = shelf.put(
+        SAMPLE.with_name("etcd-3.5.16-snapshot.db").read_bytes(), now=datetime.now(UTC), recipients=(PUBLIC,)
+    )
     (shelf.path / told.name).write_bytes((shelf.path / other.name).read_bytes())
     shelf.write(replace(other, name=told.name))
     typed = desk.type("resume", run.id, code=4)
@@ -308,7 +309,7 @@ def test_a_file_that_is_no_identity(desk: Desk, shelf: Shelf) -> None:
 
 
 def test_sums_that_do_not_match(desk: Desk, shelf: Shelf) -> None:
-    told = shelf.put(now=NOW, recipients=(PUBLIC,))
+    told = shelf.put(now=datetime.now(UTC), recipients=(PUBLIC,))
     shelf.write(replace(told, sha256="f" * 64))
     refused(desk, f"{told.name}: the plain file has", f"its sidecar says {told.size} and {'f' * 64}")
 
