@@ -199,6 +199,13 @@ def _checked(plan: Plan, bound: Binding) -> Verdict:
 @OUTPUT
 def run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], output: str) -> None:
     """Carry out a plan: prepare, stop all, swap all, start all, verify."""
+    from runbook.interrupts import polite_end
+
+    with polite_end():  # a snapshot that is fetched before anything begins is given up as well
+        _run(plan, yes, approve, without, output)
+
+
+def _run(plan: Path, yes: bool, approve: str | None, without: tuple[str, ...], output: str) -> None:
     from runbook import commands, planfile, preview
 
     loaded, warnings = planfile.load_with_warnings(plan)

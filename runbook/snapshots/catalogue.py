@@ -93,6 +93,8 @@ def _item(store: Store, entry: Entry, octets: int | None, now: datetime) -> Item
 def _wrong(entry: Entry, sidecar: Sidecar) -> str:
     if sidecar.name != entry.name:
         return f"beside it is the sidecar of {sidecar.name}"
+    if sidecar.damaged:
+        return f"it was found damaged: {sidecar.damaged}"
     if sidecar.stored.size != entry.size:
         return f"it has {entry.size} bytes, and its sidecar tells of {sidecar.stored.size}"
     return ""

@@ -83,7 +83,7 @@ def choose(backup: Backup, hosts: Hosts, now: datetime) -> Chosen:
     clusters = {h.status.cluster_id for h in able if h.status}
     if len(clusters) > 1:
         raise _two_clusters(backup, able)
-    able.sort(key=lambda h: h.status is not None and h.status.leader == h.status.member_id)
+    able.sort(key=_last)
     best = able[0]
     assert best.status is not None  # noqa: S101 # able has only such
     warns = [f"{h.target.name}: {h.why}; to mend it: {h.do}" for h in heard if h.why]
@@ -93,6 +93,15 @@ def choose(backup: Backup, hosts: Hosts, now: datetime) -> Chosen:
             f"the clock of {best.target.name} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours"
         )
     return Chosen(best.target, best.status, best.kubernetes, best.fingerprints, tuple(warns))
+
+
+def _last(heard: _Heard) -> tuple[bool, bool]:
+    """Whom etcd has something to say of comes after all others, and of those the leader, who has work enough."""
+    status = heard.status
+    return (
+        bool(status and (status.errors or not status.leader)),
+        bool(status and status.leader == status.member_id),
+    )
 
 
 def _questions(n: Target) -> Sequence[Command]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from runbook.snapshots.sidecar import Sidecar
     from runbook.snapshots.work import Source, Where
 
 OUTPUT = click.option(
@@ -84,7 +85,7 @@ def snapshot() -> None:
 def save(plan: str, output: str) -> None:
     """Take a snapshot of a healthy member, prove, compress, encrypt, ship it, and let old ones go.
 
-    No host is changed, and nothing is left on it. A second one at the same time ends with 6.
+    No host is changed, and no snapshot is left on it. A second one at the same time ends with 6.
     """
     from runbook.checks.words import size
     from runbook.snapshots.saving import save as work
@@ -102,13 +103,16 @@ def save(plan: str, output: str) -> None:
         "pruned": list(saved.pruned),
         "warnings": list(saved.warnings),
     }
-    keys = len(made.stored.recipients)
-    sealed = f", encrypted to {keys} recipient{'s' * (keys > 1)}" if keys else ", not encrypted"
     text = (
         f"{backup.store.url}/{made.name}\nrevision {made.revision}, {size(made.size)}, stored {size(made.stored.size)}"
-        f"{sealed}; taken of {made.member}, verified; {saved.seconds:.1f} s\nsha256 {made.sha256}"
+        f"{_sealed(made)}; taken of {made.member}, verified; {saved.seconds:.1f} s\nsha256 {made.sha256}"
     )
     _show(document, text, output)
+
+
+def _sealed(made: Sidecar) -> str:
+    keys = len(made.stored.recipients)
+    return f", encrypted to {keys} recipient{'s' * (keys > 1)}" if keys else ", not encrypted"
 
 
 @snapshot.command()
@@ -149,8 +153,12 @@ def push(
     at = _where(where, endpoint, region)
     _named(at, cluster, recipients)
     made = work(file, at, cluster, recipients, _tell)
+    if not made.stored.recipients:
+        _tell(
+            "warning: it is not encrypted: whoever may read the store has every Secret of the cluster (--recipient KEY)"
+        )
     text = f"{at.store.url}/{made.name}\nrevision {made.revision}, {size(made.size)}, stored {size(made.stored.size)}"
-    _show(json.loads(made.json()) | {"store": at.store.url}, text, output)
+    _show(json.loads(made.json()) | {"store": at.store.url}, text + _sealed(made), output)
 
 
 def _named(at: Where, cluster: str, recipients: tuple[str, ...]) -> None:
@@ -243,6 +251,9 @@ def schedule(plan: str, systemd: bool, only: str | None, etcd_image: str, output
     kind: Kind = "systemd" if systemd else "cronjob" if only == "cronjob" else "rules" if only else "kubernetes"
     own = Path(sys.argv[0]).absolute()
     program = own if own.name == "runbook" else Path(shutil.which("runbook") or "/usr/local/bin/runbook")
+    hidden = [p for p in (program.resolve(), Path(plan).absolute()) if p.parts[1] in ("root", "home", "tmp")]
+    for path in hidden if systemd else ():
+        _tell(f"warning: the service's user cannot read {path}: have it below /opt or /etc, and render from there")
     text = render(backup_of(Path(plan), _tell), kind, etcd_image, program)
     if output == "json":
         click.echo(json.dumps({"kind": kind, "text": text}, indent=2, ensure_ascii=False))

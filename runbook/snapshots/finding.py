@@ -53,7 +53,7 @@ def sidecar_of(store: Store, name: str) -> Sidecar:
     try:
         told = Sidecar.from_json(store.read_small(name + SUFFIX, MAX_BYTES))
     except NoSidecar as error:
-        do = f"write it anew with runbook snapshot verify {store.url}/{name}, or take another snapshot"
+        do = "take another snapshot; or open it by hand (age, zstd), and push the plain file"
         raise NoneFits(f"{store.url}/{name}{SUFFIX} cannot be read: {error}", do) from None
     if told.name != name:
         do = "take another snapshot: one of the two files was put there by somebody else"
@@ -97,7 +97,7 @@ def _of_cluster(store: Store, seen: Sequence[catalogue.Item], cluster: str) -> S
         return [i for i in seen if i.sidecar is None or i.sidecar.cluster == cluster]
     if len(clusters) > 1:
         what = f"{store.url} has snapshots of {len(clusters)} clusters: {', '.join(clusters)}"
-        raise NoneFits(what, "name the snapshot; or give the plan the name of its cluster, in metadata.name")
+        raise NoneFits(what, "name the snapshot, or whose it is: by --plan, or by metadata.name of a restore plan")
     return seen
 
 

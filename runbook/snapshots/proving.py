@@ -127,9 +127,9 @@ def verify(source: Source, tell: Tell) -> Proof:
                 proof = prove(path, found.name, found.sidecar)
         except (NotASnapshot, Unsealable, SnapshotDamaged) as error:
             if not isinstance(error, Locked) and getattr(error, "reason", "trailer") in _DAMAGE:
-                _noted(store, found, "", tell)
+                _noted(store, found, "", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: {error}".splitlines()[0], tell)
             raise
-    _noted(store, found, shipping.rfc3339(datetime.now(UTC)), tell)
+    _noted(store, found, shipping.rfc3339(datetime.now(UTC)), "", tell)
     return proof
 
 
@@ -137,15 +137,18 @@ _DAMAGE = ("empty", "truncated", "no-trailer", "trailer", "not-bolt", "bolt", "s
 """Reasons of SnapshotDamaged that speak of the snapshot, and not of this machine."""
 
 
-def _noted(store: Store, found: finding.Found, verified: str, tell: Tell) -> None:
+def _noted(store: Store, found: finding.Found, verified: str, damaged: str, tell: Tell) -> None:
     """Write it into the sidecar; who may only read the store has been told all the same."""
-    if found.sidecar is None or found.sidecar.verified == verified:
+    if found.sidecar is None or (found.sidecar.verified, found.sidecar.damaged) == (verified, damaged):
         return
     try:
-        told_ = replace(found.sidecar, verified=verified)
+        told_ = replace(found.sidecar, verified=verified, damaged=damaged)
         store.write(found.name + SUFFIX, [told_.json().encode()], over=True)
     except StoreTrouble as error:
         tell(f"warning: its sidecar still says when it was verified before: {error.what}")
+        return
+    if damaged:
+        tell("its sidecar says from now on that it is damaged: ?latest=verified and prune do not count it")
 
 
 def _beside(path: Path) -> Sidecar | None:

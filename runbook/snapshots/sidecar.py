@@ -67,7 +67,8 @@ class Sidecar:
     """What is known of a snapshot. ``sha256`` (hex) and ``size`` (bytes) are the plain file's, trailer included.
 
     ``at`` is when it was taken and ``verified`` when it was last read to its end and found whole: RFC 3339 in UTC,
-    ``verified`` "" where that was never done. ``fingerprints`` are SHA-256 sums of the certificates of the cluster's
+    ``verified`` "" where that was never done; ``damaged`` is what was found when it was read, "" where nothing was.
+    ``fingerprints`` are SHA-256 sums of the certificates of the cluster's
     CAs, by file name below the PKI directory: those are what a restored cluster must have.
     """
 
@@ -85,6 +86,7 @@ class Sidecar:
     cluster_id: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     verified: str = ""
+    damaged: str = ""
     runbook: str = ""
 
     def json(self) -> str:
@@ -165,6 +167,7 @@ _FIELDS: Mapping[str, tuple[Test, bool]] = {
     "cluster_id": (_text, False),
     "fingerprints": (_texts, False),
     "verified": (lambda value: value == "" or _time(value), False),
+    "damaged": (_text, False),
     "runbook": (_text, False),
 }
 """Each key's test, and whether it must be there."""

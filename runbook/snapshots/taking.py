@@ -18,15 +18,19 @@ from runbook.hosts.errands import GAP, MARGIN, START, nonce, refusal
 from runbook.hosts.login import Unreachable
 from runbook.hosts.session import Ended, Frame, Lost, Session
 from runbook.step import Target
+from runbook.tables import duration
 from runbook.transport import LOCK
 
 RESERVE = 256 << 20
 """Bytes that must stay free on the host, whose disk is etcd's as well, mostly."""
 CHUNK = 1 << 20
+STALL = 180
+"""Seconds for which nobody takes a byte of what a host sends before it gives up: a store that is restarted is waited
+for, a minute or two."""
 
 TAKE = r"""
-dir=$1 name=$2 lock=$3 need=$4 limit=$5 beat=$6 utl=$7
-shift 7
+dir=$1 name=$2 lock=$3 need=$4 limit=$5 beat=$6 stall=$7 utl=$8
+shift 8
 refuse() {
   printf '%s\n' "$2" >&2
   frame "$1" 0
@@ -36,16 +40,28 @@ refuse() {
 mkdir -p "$dir" 2>/dev/null && chmod 700 "$dir" && : >>"$dir/lock" || refuse failed "cannot write in $dir"
 exec 9>>"$dir/lock"
 flock -n 9 || { cat "$dir/who" 2>/dev/null; refuse busy "another snapshot is being taken here"; }
-own=$dir/$name saving= beater=
-trap 'kill $saving $beater 2>/dev/null; rm -rf "$dir"/*.taking' EXIT
+own=$dir/$name saving= beater= watcher= sending=
+end() {
+  kill -- "-$saving" 2>/dev/null || kill "$saving"
+  kill $beater $watcher $sending
+  rm -rf "$dir"/*.taking
+}
+trap 'end 2>/dev/null' EXIT
 trap 'exit 1' HUP INT TERM PIPE
+# In what works beside: a moment's sleep that a signal ends, and no more work once this shell is gone, whose pid may
+# be another's by then. A signal may be lost on a shell that has only begun, so a file tells each as well to end.
+nap() {
+  sleep "$beat" >/dev/null 2>&1 &
+  wait "$!"
+  kill -0 "$$" 2>/dev/null || exit 0
+}
 rm -rf "$dir"/*.taking
 printf 'since %s\n' "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" >"$dir/who"
 free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
 [ "$(( free / 1024 ))" -ge "$(( need / 1048576 ))" ] ||
   refuse full "$(( free / 1024 )) MiB are free in $dir, and the snapshot needs $(( need / 1048576 )) MiB"
 mkdir -m 700 "$own" || refuse failed "cannot write in $dir"
-timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
+setsid timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
 saving=$!
 # Whoever has left is noticed by this. It holds neither the lock nor, in its sleep, the connection, and ends between two
 # signs of life and never within one: each is a mark on both streams.
@@ -53,15 +69,14 @@ saving=$!
   over=
   trap '' PIPE
   trap 'over=1' TERM
-  while [ -z "$over" ]; do
-    sleep "$beat" >/dev/null 2>&1 &
-    wait "$!"
-    [ -n "$over" ] || frame beat 0 || kill "$$"
+  while nap; [ -z "$over" ] && [ ! -e "$own/saved" ]; do
+    frame beat 0 || { kill "$$"; exit 0; }
   done
 ) 9>&- </dev/null &
 beater=$!
 wait "$saving"
 code=$?
+: >"$own/saved"
 kill "$beater"
 wait "$beater"
 saving= beater=
@@ -70,9 +85,34 @@ chmod 600 "$own/snapshot.db"
 "$utl" snapshot status "$own/snapshot.db" -w json 2>&1
 size=$(stat -c %s "$own/snapshot.db") || refuse failed "the snapshot is gone"
 frame saved "$size"
-# The sender of this script says when it is ready to take bytes that no frame surrounds.
+# Whoever sent this script says when it is ready to take bytes that no frame surrounds. A cable that is pulled says
+# nothing, and its connection then stands for hours, with nothing under way: who takes no byte for so long has gone.
+(
+  trap 'exit 0' TERM
+  left=$stall
+  while nap; [ ! -e "$own/went" ]; do
+    [ "$left" -gt 0 ] || { kill "$$"; exit 0; }
+    left=$(( left - beat ))
+  done
+) 9>&- </dev/null >/dev/null 2>&1 &
+watcher=$!
 read -r go || exit 0
-cat "$own/snapshot.db"
+: >"$own/went"
+kill "$watcher"
+cat <"$own/snapshot.db" &
+sending=$!
+(
+  trap 'exit 0' TERM
+  left=$stall old=
+  while nap; now=$(cat "/proc/$sending/fdinfo/0"); do
+    [ "$now" = "$old" ] || left=$stall
+    [ "$left" -gt 0 ] || { kill "$sending"; exit 0; }
+    left=$(( left - beat )) old=$now
+  done
+) 9>&- </dev/null >/dev/null 2>&1 &
+watcher=$!
+wait "$sending"
+kill "$watcher" 2>/dev/null
 """
 
 TIDY = r"""
@@ -159,7 +199,17 @@ class Taking:
         )
         limit = str(wrapper.limit(n.plan.timeouts.restore))
         need = str(order.octets + RESERVE)
-        return [directory(n), f"{order.name}.taking", LOCK, need, limit, str(wrapper.BEAT), tools.etcdutl, *etcdctl]
+        return [
+            directory(n),
+            f"{order.name}.taking",
+            LOCK,
+            need,
+            limit,
+            str(wrapper.BEAT),
+            str(STALL),
+            tools.etcdutl,
+            *etcdctl,
+        ]
 
     def pieces(self) -> Iterator[bytes]:
         """All of it, as it lies there. Raises Refused where it does not come whole."""
@@ -175,7 +225,9 @@ class Taking:
         except Lost as error:
             raise self._refused(f"{label}: {came} of {self.size} bytes came: {error}", lost=True) from error
         if came != self.size:
-            raise self._refused(f"{label}: {came} of {self.size} bytes came")
+            raise self._refused(
+                f"{label}: the connection was lost when {came} of {self.size} bytes had come", lost=True
+            )
 
     def _held(self, how: str, said: str, shown: str) -> RunbookError:
         label = self._link.address.label
@@ -198,8 +250,8 @@ class Taking:
         """``lost``: what became of the host nobody knows."""
         left = "and nothing is left on the host"
         if lost:
-            left = f"and what that host may still hold of it, in {directory(self._order.target)}, goes when it is back"
-            left += " and the next one is taken"
+            left = f"and what that host may still hold of it, in {directory(self._order.target)}, goes within"
+            left += f" {duration(2 * STALL)}; after a power cut, with the next one that is taken"
         return Refused(
             message,
             true=f"no snapshot was stored, {left}",

@@ -42,8 +42,8 @@ class Host:
         self.etcdctl = program(room / "etcdctl", text)
         self.etcdutl = program(room / "etcdutl", "#!/bin/sh\necho '{\"revision\": 7}'\n")
 
-    def begin(self, beat: str = "1", need: str = "0") -> subprocess.Popen[bytes]:
-        words = [str(self.dir), "a.taking", str(self.lock), need, "60", beat, self.etcdutl, self.etcdctl]
+    def begin(self, beat: str = "1", need: str = "0", stall: str = "60") -> subprocess.Popen[bytes]:
+        words = [str(self.dir), "a.taking", str(self.lock), need, "60", beat, stall, self.etcdutl, self.etcdctl]
         text = wrapper.streaming(WORD, words, TAKE)
         shell = ["/bin/sh", "-c", wrapper.streaming_shell(False, len(text))]
         process = subprocess.Popen(
@@ -164,6 +164,39 @@ def test_whoever_leaves_is_noticed_while_etcd_still_saves(tmp_path: Path) -> Non
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
     process.wait(timeout=10)
+    assert host.left() == []
+
+
+@pytest.mark.parametrize("says", [b"", b"go\n"])
+def test_whoever_takes_nothing_more_is_given_up(tmp_path: Path, says: bytes) -> None:
+    """As after a cable was pulled: the connection stands, and nobody reads."""
+    host = Host(tmp_path)
+    (tmp_path / "data").write_bytes(os.urandom(4_000_000))
+    process = host.begin(stall="1")
+    assert process.stdin
+    process.stdin.write(says)
+    process.stdin.flush()
+    process.wait(timeout=20)
+    assert host.left() == []
+    process.communicate(timeout=5)
+
+
+def test_whoever_is_slow_is_waited_for(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    data = os.urandom(8_000_000)
+    (tmp_path / "data").write_bytes(data)
+    process = host.begin(stall="4")
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
+    came, begun = b"", time.monotonic()
+    while piece := os.read(process.stdout.fileno(), 65536):
+        came += piece
+        time.sleep(0.06)
+    assert time.monotonic() - begun > 6
+    assert came.endswith(data)
+    process.communicate(timeout=10)
     assert host.left() == []
 
 
