@@ -61,6 +61,29 @@ def word(text: str, *, command: bool = False) -> str:
     return f'"{text.replace("$", "$$") if command else text}"'
 
 
+_SANDBOX = """\
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+"""
+
+
 def _service(it: Facts, program: Path) -> str:
     backup = it.backup
     start = [word(str(program), command=True), "snapshot", "save", word(str(backup.file.absolute()), command=True)]
@@ -98,26 +121,7 @@ CapabilityBoundingSet=
 AmbientCapabilities=
 # Everything is read-only but the state directory and what is named here.
 ProtectSystem=strict
-{needed if writable else ""}ProtectHome=read-only
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-LockPersonality=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RemoveIPC=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-"""
+{needed if writable else ""}{_SANDBOX}"""
 
 
 def _timer(it: Facts) -> str:
