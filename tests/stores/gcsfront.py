@@ -7,6 +7,7 @@ alone, and fake-gcs-server takes them by the JSON interface alone. So an upload 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -14,6 +15,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
@@ -112,33 +114,35 @@ class Front(BaseHTTPRequestHandler):
 
     def _tag(self, bucket: str, name: str) -> str:
         """As it will be told of the object from now on."""
-        link = http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)
-        link.request("HEAD", f"/{bucket}/{quote(name, safe='')}")
-        return link.getresponse().headers.get("ETag", "")
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+            link.request("HEAD", f"/{bucket}/{quote(name, safe='')}")
+            return link.getresponse().headers.get("ETag", "")
 
     def _upstream(self, method: str, path: str, body: bytes | IO[bytes] = b"", size: int = 0) -> tuple[int, bytes]:
-        link = http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)
-        link.request(method, path, body or None, {"Content-Length": str(size)})
-        answer = link.getresponse()
-        return answer.status, answer.read()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+            link.request(method, path, body or None, {"Content-Length": str(size)})
+            answer = link.getresponse()
+            return answer.status, answer.read()
 
     def _handed_through(self) -> None:
-        link = http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)
-        link.request(self.command, self.path, headers={k: v for k, v in self.headers.items() if k.lower() in _PASSED})
-        answer = link.getresponse()
-        self.send_response(answer.status)
-        for key, value in answer.headers.items():
-            if key.lower() not in ("transfer-encoding", "connection", "date", "server"):
-                self.send_header(key, value)
-        bodiless = self.command == "HEAD" or answer.status in (204, 304)
-        known = bodiless or answer.headers.get("Content-Length") is not None
-        body = b"" if known else answer.read()
-        if not known:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        if known and not bodiless:
-            shutil.copyfileobj(answer, self.wfile, 1 << 16)
+        """All of the answer is taken first: fake-gcs-server holds its lock while it sends, and a client may be slow."""
+        with tempfile.TemporaryFile() as body:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+                passed = {k: v for k, v in self.headers.items() if k.lower() in _PASSED}
+                link.request(self.command, self.path, headers=passed)
+                answer = link.getresponse()
+                shutil.copyfileobj(answer, body, 1 << 20)
+            self.send_response(answer.status)
+            for key, value in answer.headers.items():
+                if key.lower() not in ("transfer-encoding", "connection", "date", "server", "content-length"):
+                    self.send_header(key, value)
+            bodiless = self.command == "HEAD" or answer.status in (204, 304)
+            self.send_header(
+                "Content-Length", answer.headers.get("Content-Length", "0") if bodiless else str(body.tell())
+            )
+            self.end_headers()
+            body.seek(0)
+            shutil.copyfileobj(body, self.wfile, 1 << 16)
 
     def _wrong(self, status: int, code: str) -> None:
         self._say(status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
