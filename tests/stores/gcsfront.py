@@ -16,6 +16,8 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
@@ -24,6 +26,16 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 UPSTREAM = 0
 PARTS = Path()
 _PASSED = ("range", "if-match", "if-none-match")
+
+
+_ONE = threading.Lock()
+
+
+@contextlib.contextmanager
+def _upstream_link() -> Iterator[http.client.HTTPConnection]:
+    """One request at a time: fake-gcs-server was once seen to answer nothing more, with several under way."""
+    with _ONE, contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+        yield link
 
 
 class Front(BaseHTTPRequestHandler):
@@ -114,20 +126,20 @@ class Front(BaseHTTPRequestHandler):
 
     def _tag(self, bucket: str, name: str) -> str:
         """As it will be told of the object from now on."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+        with _upstream_link() as link:
             link.request("HEAD", f"/{bucket}/{quote(name, safe='')}")
             return link.getresponse().headers.get("ETag", "")
 
     def _upstream(self, method: str, path: str, body: bytes | IO[bytes] = b"", size: int = 0) -> tuple[int, bytes]:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+        with _upstream_link() as link:
             link.request(method, path, body or None, {"Content-Length": str(size)})
             answer = link.getresponse()
             return answer.status, answer.read()
 
     def _handed_through(self) -> None:
-        """All of the answer is taken first: fake-gcs-server holds its lock while it sends, and a client may be slow."""
+        """All of the answer is taken first, for a client may be slow, and others wait."""
         with tempfile.TemporaryFile() as body:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", UPSTREAM, timeout=60)) as link:
+            with _upstream_link() as link:
                 passed = {k: v for k, v in self.headers.items() if k.lower() in _PASSED}
                 link.request(self.command, self.path, headers=passed)
                 answer = link.getresponse()
