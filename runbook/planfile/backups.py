@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runbook.backup import KEEP, Backup, Place, Schedule
-from runbook.plan import Plan, Snapshot, Timeouts, Tools
-from runbook.planfile.build import Values, built_node, local
+from runbook.plan import Plan, Snapshot, Timeouts
+from runbook.planfile.build import Values, built_node, built_tools, local
 from runbook.planfile.durations import parse_duration
 from runbook.planfile.problems import shown
 from runbook.planfile.sense import SPEC, Complaint, View, choice, host_errors, node_names, warn_sudo
@@ -103,7 +103,7 @@ def _hosts(data: Values, file: Path, text: bytes, base: Path) -> Plan:
         name=data["metadata"]["name"],
         snapshot=Snapshot(source=spec["store"]["url"], path=Path()),
         nodes=tuple(built_node(node, spec.get("ssh", {}), spec.get("paths", {}), base) for node in spec["nodes"]),
-        tools=Tools(**spec.get("tools", {})),
+        tools=built_tools(spec.get("tools", {}), base),
         timeouts=timeouts,
         file=file,
         text=text,

@@ -61,7 +61,7 @@ def build(data: Values, file: Path, text: bytes, base: Path) -> Plan:
         cluster=Cluster(**_fields(spec.get("cluster", {}))),
         nodes=tuple(built_node(node, ssh, paths, base) for node in spec["nodes"]),
         workers=tuple(_worker(worker, ssh, paths, base) for worker in spec.get("workers", [])),
-        tools=_tools(spec.get("tools", {}), base),
+        tools=built_tools(spec.get("tools", {}), base),
         owner=spec.get("restore", {}).get("owner", "keep"),
         timeouts=Timeouts(**{k: parse_duration(v) for k, v in _fields(spec.get("timeouts", {})).items()}),
         verify=_verify(spec.get("verify", {})),
@@ -134,7 +134,8 @@ def _worker(values: str | Values, ssh: Values, paths: Values, base: Path) -> Wor
     return Worker(host=own["host"], ssh=_ssh({**ssh, **own.get("ssh", {})}, base), paths=Paths(**_fields(paths)))
 
 
-def _tools(values: Values, base: Path) -> Tools:
+def built_tools(values: Values, base: Path) -> Tools:
+    """Etcd's programs, as ``spec.tools`` says."""
     upload = values.get("upload")
     return Tools(**{**values, "upload": local(upload, base) if upload else None})
 

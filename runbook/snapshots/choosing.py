@@ -24,11 +24,13 @@ from runbook.transport import LOCK, Hosts
 
 FACTS = r"""
 set -u
-for tool in "$2" "$3"; do command -v -- "$tool" > /dev/null || echo "missing $tool"; done
-sed -n 's/^ *image: *//p' "$1/kube-apiserver.yaml" 2> /dev/null | head -n 1
+manifests=$1
+shift
+for tool in "$@"; do command -v -- "$tool" > /dev/null || echo "missing $tool"; done
+sed -n 's/^ *image: *//p' "$manifests/kube-apiserver.yaml" 2> /dev/null | head -n 1
 :
 """
-"""Which of etcdctl and etcdutl is missing; then the API server's image."""
+"""Which of these programs is missing; then the API server's image."""
 HEALTHY = 12.0
 """Seconds within which a member that can give a snapshot says how it is."""
 SKEW = 60.0
@@ -109,10 +111,10 @@ def _questions(n: Target) -> Sequence[Command]:
     paths, tools = n.node.paths, n.plan.tools
     return [
         script(locks.READ, LOCK, paths.workspace),
-        script(FACTS, paths.manifests, tools.etcdctl, tools.etcdutl),
+        script(FACTS, paths.manifests, *(() if tools.upload else (tools.etcdctl, tools.etcdutl))),
         script(certificates.READ, *_files(n.node)),
-        kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=wait),
-        kube.etcdctl(n, "endpoint", "health", timeout=wait),
+        kube.etcdctl(n, "endpoint", "status", "-w", "json", timeout=wait, early=True),
+        kube.etcdctl(n, "endpoint", "health", timeout=wait, early=True),
         script(TIDY, directory(n)),
     ]
 
@@ -155,7 +157,7 @@ def _judged(target: Target, results: Sequence[Result]) -> _Heard:
     found.kubernetes = version[1] if (version := re.search(r":(v\d+\.\d+\.\d+[\w.-]*)\"?$", image)) else ""
     if missing:
         found.why = f"it has no {' and no '.join(missing)}"
-        found.do = "install etcd-client there, or name both programs in spec.tools"
+        found.do = "install etcd-client there, or name both in spec.tools, or bring them along: spec.tools.upload"
     elif (expired := _certificates(found, certs))[0]:
         found.why, found.do = expired
     else:

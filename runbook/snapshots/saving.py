@@ -24,6 +24,7 @@ from runbook.snapshots.reading import beside
 from runbook.snapshots.sidecar import Sidecar, cluster_of
 from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.taking import Order, Taking
+from runbook.snapshots.tools import Tool, brought
 from runbook.step import Result
 from runbook.transport import Claim
 
@@ -50,6 +51,7 @@ def save(backup: Backup, tell: Tell) -> Saved:
     warnings: list[str] = []
     pruned: list[str] = []
     try:
+        bring = brought(backup.hosts)
         store = open_store(backup.store, backup.hosts)
         wrong = clock(store, backup.name, at)
         warnings += [wrong] if wrong else []
@@ -63,7 +65,9 @@ def save(backup: Backup, tell: Tell) -> Saved:
         warnings += chosen.warnings
         about = f"revision {chosen.status.revision}, {size(chosen.status.db_size)}"
         tell(f"saving on {chosen.target.name} ({chosen.node.host}): {about}")
-        sidecar, uncounted = _taken(backup, store, chosen, at, tell)
+        if bring:
+            tell(f"bringing {' and '.join(t.name for t in bring)} along, from {backup.hosts.tools.upload}")
+        sidecar, uncounted = _taken(backup, store, chosen, bring, at, tell)
         warnings += [uncounted] if uncounted else []
         values |= _success(sidecar, time.monotonic() - began)
         pruned = [] if wrong else _pruned(backup, store, tell, warnings)
@@ -86,14 +90,16 @@ def clock(store: Store, cluster: str, now: datetime) -> str:
     )
 
 
-def _taken(backup: Backup, store: Store, chosen: Chosen, at: datetime, tell: Tell) -> tuple[Sidecar, str]:
+def _taken(
+    backup: Backup, store: Store, chosen: Chosen, bring: tuple[Tool, ...], at: datetime, tell: Tell
+) -> tuple[Sidecar, str]:
     """The stored snapshot; and why its objects could not be counted, "" where they were."""
-    order = Order(chosen.target, f"{backup.name}-{int(at.timestamp())}", chosen.status.db_size)
+    order = Order(chosen.target, f"{backup.name}-{int(at.timestamp())}", chosen.status.db_size, bring)
     with Taking(Link(Address.of(chosen.target)), order) as taking:
         taking.save()
         status = _status(taking.status, chosen)
         tell(f"{size(taking.size)} at revision {status.revision}; to {store.url}")
-        kinds = beside(lambda: _kinds(chosen, status.revision))
+        kinds = beside(lambda: _kinds(chosen, taking.tool("etcdctl"), status.revision))
         facts = shipping.Facts(
             cluster=backup.name,
             at=at,
@@ -129,12 +135,12 @@ def _status(text: str, chosen: Chosen) -> parse.SnapshotStatus:
     )
 
 
-def _kinds(chosen: Chosen, revision: int) -> tuple[dict[str, int], str]:
+def _kinds(chosen: Chosen, program: str, revision: int) -> tuple[dict[str, int], str]:
     """Objects by kind at that revision, as the member lists them; or why they could not be counted."""
     n = chosen.target
     paths, url = n.node.paths, n.node.client_urls[0]
     etcdctl = (
-        n.plan.tools.etcdctl,
+        program,
         f"--cacert={paths.etcd_ca}",
         f"--cert={paths.etcd_cert}",
         f"--key={paths.etcd_key}",

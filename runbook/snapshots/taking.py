@@ -17,6 +17,7 @@ from runbook.hosts.connection import Link
 from runbook.hosts.errands import GAP, MARGIN, START, nonce, refusal
 from runbook.hosts.login import Unreachable
 from runbook.hosts.session import Ended, Frame, Lost, Session
+from runbook.snapshots.tools import Tool
 from runbook.step import Target
 from runbook.tables import duration
 from runbook.transport import LOCK
@@ -29,8 +30,9 @@ STALL = 180
 for, a minute or two."""
 
 TAKE = r"""
-dir=$1 name=$2 lock=$3 need=$4 limit=$5 beat=$6 stall=$7 utl=$8
-shift 8
+dir=$1 name=$2 lock=$3 need=$4 limit=$5 beat=$6 stall=$7 utl=$8 bring=$9
+shift 9
+watched=0 watcher=
 refuse() {
   printf '%s\n' "$2" >&2
   frame "$1" 0
@@ -40,10 +42,10 @@ refuse() {
 mkdir -p "$dir" 2>/dev/null && chmod 700 "$dir" && : >>"$dir/lock" || refuse failed "cannot write in $dir"
 exec 9>>"$dir/lock"
 flock -n 9 || { cat "$dir/who" 2>/dev/null; refuse busy "another snapshot is being taken here"; }
-own=$dir/$name saving= beater= watcher= sending=
+own=$dir/$name saving= beater= sending= reading=
 end() {
   kill -- "-$saving" 2>/dev/null || kill "$saving"
-  kill $beater $watcher $sending
+  kill $beater $watcher $sending $reading
   rm -rf "$dir"/*.taking
 }
 trap 'end 2>/dev/null' EXIT
@@ -61,6 +63,45 @@ free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
 [ "$(( free / 1024 ))" -ge "$(( need / 1048576 ))" ] ||
   refuse full "$(( free / 1024 )) MiB are free in $dir, and the snapshot needs $(( need / 1048576 )) MiB"
 mkdir -m 700 "$own" || refuse failed "cannot write in $dir"
+# Beside: a cable that is pulled says nothing, and its connection then stands for hours, with nothing under way. Whoever
+# moves nothing for so long, as the words tell, has gone, and this shell ends.
+watch_for() {
+  watched=$(( watched + 1 ))
+  (
+    trap 'exit 0' TERM
+    left=$stall old=
+    while nap; [ ! -e "$own/over.$watched" ] && now=$("$@"); do
+      [ "$now" = "$old" ] || left=$stall
+      [ "$left" -gt 0 ] || { kill "$$"; exit 0; }
+      left=$(( left - beat )) old=$now
+    done
+  ) 9>&- 8<&- </dev/null >/dev/null 2>&1 &
+  watcher=$!
+}
+moved() {
+  : >"$own/over.$watched"
+  kill "$watcher" 2>/dev/null
+  watcher=
+}
+# One is asked for after the other, for what reads may take more than it was told to of what has come.
+exec 8<&0
+for each in $bring; do
+  tool=${each%%:*} sum=${each#*:}
+  size=${sum%%:*} sum=${sum#*:}
+  : >"$own/$tool"
+  frame bring "$tool"
+  head -c "$size" <&8 >>"$own/$tool" 2>/dev/null &
+  reading=$!
+  watch_for stat -c %s "$own/$tool"
+  wait "$reading"
+  moved
+  reading=
+  got=$(sha256sum <"$own/$tool")
+  [ "${got%% *}" = "$sum" ] || refuse failed "$tool did not come whole: $(stat -c %s "$own/$tool") of $size bytes did"
+  chmod 700 "$own/$tool"
+  said=$("$own/$tool" version 2>&1 </dev/null) || refuse failed "the $tool that was brought does not run here: $said"
+done
+exec 8<&-
 setsid timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
 saving=$!
 # Whoever has left is noticed by this. It holds neither the lock nor, in its sleep, the connection, and ends between two
@@ -85,34 +126,17 @@ chmod 600 "$own/snapshot.db"
 "$utl" snapshot status "$own/snapshot.db" -w json 2>&1
 size=$(stat -c %s "$own/snapshot.db") || refuse failed "the snapshot is gone"
 frame saved "$size"
-# Whoever sent this script says when it is ready to take bytes that no frame surrounds. A cable that is pulled says
-# nothing, and its connection then stands for hours, with nothing under way: who takes no byte for so long has gone.
-(
-  trap 'exit 0' TERM
-  left=$stall
-  while nap; [ ! -e "$own/went" ]; do
-    [ "$left" -gt 0 ] || { kill "$$"; exit 0; }
-    left=$(( left - beat ))
-  done
-) 9>&- </dev/null >/dev/null 2>&1 &
-watcher=$!
+# Whoever sent this script says when it is ready to take bytes that no frame surrounds.
+watch_for true
 read -r go || exit 0
-: >"$own/went"
-kill "$watcher"
+moved
 cat <"$own/snapshot.db" &
 sending=$!
-(
-  trap 'exit 0' TERM
-  left=$stall old=
-  while nap; now=$(cat "/proc/$sending/fdinfo/0"); do
-    [ "$now" = "$old" ] || left=$stall
-    [ "$left" -gt 0 ] || { kill "$sending"; exit 0; }
-    left=$(( left - beat )) old=$now
-  done
-) 9>&- </dev/null >/dev/null 2>&1 &
-watcher=$!
+watch_for cat "/proc/$sending/fdinfo/0"
 wait "$sending"
-kill "$watcher" 2>/dev/null
+moved
+# What was brought is used beside until all is counted: then whoever sent this leaves.
+[ -z "$bring" ] || { watch_for true; read -r over; }
 """
 
 TIDY = r"""
@@ -125,11 +149,15 @@ flock -n lock sh -c 'rm -rf ./*.taking' 2>/dev/null
 
 @dataclass(frozen=True)
 class Order:
-    """What to take: from ``target``, as ``name``; ``octets`` is how large its database is, as etcd says."""
+    """What to take: from ``target``, as ``name``; ``octets`` is how large its database is, as etcd says.
+
+    ``tools`` are brought along, and lie there as long as the snapshot does.
+    """
 
     target: Target
     name: str
     octets: int
+    tools: tuple[Tool, ...] = ()
 
 
 class Taking:
@@ -180,25 +208,46 @@ class Taking:
             raise self._refused(f"{self._link.address.label}: {said}{f': {shown}' if shown else ''}")
 
     def _answer(self, seconds: float) -> Frame:
-        """The frame after the signs of life."""
+        """The frame after the signs of life, and after the tools that the host asks for."""
         if self._session is None:
             raise Lost("not open")
         until = time.monotonic() + seconds + 5 + MARGIN
-        while (frame := self._session.next(GAP)).name == "beat":
+        while (frame := self._session.next(GAP)).name in ("beat", "bring"):
+            if frame.name == "bring":
+                self._bring(self._session, frame.code)
+                until = time.monotonic() + seconds + 5 + MARGIN
             if time.monotonic() > until:
                 raise Lost("the snapshot is not taken, and its time is over")
         return frame
 
+    def _bring(self, session: Session, name: str) -> None:
+        """Send one tool. Where it stops being read, the next frame says why."""
+        tool = next(t for t in self._order.tools if t.name == name)
+        try:
+            for chunk in tool.chunks(session.packet):
+                self._link.expires = time.monotonic() + 3 * wrapper.STALL
+                if not session.push(chunk, wrapper.STALL):
+                    return
+        except OSError as error:
+            raise self._refused(f"spec.tools.upload: cannot read {tool.path}: {error.strerror}") from error
+
+    def tool(self, name: str) -> str:
+        """Where ``etcdctl`` or ``etcdutl`` lies on that host, or how it is called there."""
+        n, order = self._order.target, self._order
+        if order.tools:
+            return f"{directory(n)}/{order.name}.taking/{name}"
+        return {"etcdctl": n.plan.tools.etcdctl, "etcdutl": n.plan.tools.etcdutl}[name]
+
     def _words(self) -> list[str]:
         n, order = self._order.target, self._order
-        paths, tools = n.node.paths, n.plan.tools
+        paths = n.node.paths
         # without --command-timeout: that would end the saving too
         etcdctl = (
-            *(tools.etcdctl, f"--endpoints={n.node.client_urls[0]}", f"--cacert={paths.etcd_ca}"),
+            *(self.tool("etcdctl"), f"--endpoints={n.node.client_urls[0]}", f"--cacert={paths.etcd_ca}"),
             *(f"--cert={paths.etcd_cert}", f"--key={paths.etcd_key}", "--dial-timeout=5s"),
         )
         limit = str(wrapper.limit(n.plan.timeouts.restore))
-        need = str(order.octets + RESERVE)
+        need = str(order.octets + sum(t.size for t in order.tools) + RESERVE)
         return [
             directory(n),
             f"{order.name}.taking",
@@ -207,7 +256,8 @@ class Taking:
             limit,
             str(wrapper.BEAT),
             str(STALL),
-            tools.etcdutl,
+            self.tool("etcdutl"),
+            " ".join(t.word for t in order.tools),
             *etcdctl,
         ]
 
@@ -222,6 +272,8 @@ class Taking:
                 came += len(block)
                 for at in range(0, len(block), CHUNK):
                     yield block[at : at + CHUNK]
+                if came == self.size and self._order.tools:
+                    return  # with the tools there the script ends with this session, and not before
         except Lost as error:
             raise self._refused(f"{label}: {came} of {self.size} bytes came: {error}", lost=True) from error
         if came != self.size:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -313,6 +314,83 @@ def test_the_host_dies_while_it_sends(slow: Keeper) -> None:
     assert "no snapshot was stored" in err
     assert [n for n in slow.stored() if not n.endswith(".part")] == []
     slow.lab.exec(member, ["sh", "-c", f"rm -rf {WORKSPACE}/*.taking"], check=True)
+
+
+NOWHERE = {"etcdctl": "/nowhere/etcdctl", "etcdutl": "/nowhere/etcdutl"}
+
+
+@pytest.fixture
+def toolbox(desk: Keeper) -> Path:
+    """A directory with both programs, of a responder whose hosts have none, as kubeadm leaves them."""
+    home = desk.home / "tools"
+    home.mkdir()
+    for name in ("etcdctl", "etcdutl"):
+        own = desk.lab.exec("m1", ["sh", "-c", f"command -v {name}"], check=True).stdout.strip()
+        (home / name).write_bytes(desk.lab.exec_bytes("m1", ["cat", own]).stdout)
+        (home / name).chmod(0o755)
+    desk.write_backup(tools=NOWHERE | {"upload": "tools"})
+    return home
+
+
+def test_hosts_without_etcds_programs_are_brought_them(desk: Keeper, toolbox: Path) -> None:
+    desk.write_backup(tools=NOWHERE)
+    done = desk.save(code=3)
+    assert "it has no /nowhere/etcdctl and no /nowhere/etcdutl" in done.stderr
+    assert "spec.tools.upload" in done.stderr
+    desk.write_backup(tools=NOWHERE | {"upload": "tools"})
+    told = desk.saved()
+    assert told["warnings"] == []
+    assert told["kinds"]["nodes"] == len(desk.lab.nodes)
+    assert told["revision"] > 0
+    desk.nothing_left()
+
+
+def test_what_is_to_be_brought_is_not_there_or_does_not_run_there(desk: Keeper, toolbox: Path) -> None:
+    (toolbox / "etcdutl").write_text("#!/bin/sh\necho not of this kind >&2\nexit 126\n")
+    done = desk.save(code=3)
+    assert "the etcdutl that was brought does not run here: not of this kind" in done.stderr
+    desk.nothing_left()
+    (toolbox / "etcdutl").unlink()
+    done = desk.save(code=3)
+    assert f"spec.tools.upload: {toolbox}/etcdutl: No such file or directory" in done.stderr
+    assert "asking" not in done.stderr
+    assert desk.stored() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_whoever_is_killed_while_it_brings_them_leaves_nothing(
+    desk: Keeper, toolbox: Path, how: signal.Signals
+) -> None:
+    with (toolbox / "etcdctl").open("ab") as file:
+        file.truncate(1 << 30)  # a program may have anything behind its end
+    process = desk.popen("snapshot", "save", desk.backup)
+    eventually("it is brought", lambda: taking(desk))
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode in (-how, 130)
+    eventually("it is gone from the hosts", lambda: not any(desk.left_on_hosts().values()), within=15)
+    assert desk.stored() == []
+
+
+IMPATIENT = "import sys; from runbook.snapshots import taking; taking.STALL = 10; from runbook.cli import main; main()"
+
+
+def test_a_host_gives_up_where_nothing_moves_any_more(desk: Keeper, toolbox: Path) -> None:
+    """As with a cable that is pulled: the connection stands, and nobody is at its other end. 10 s instead of 180."""
+    with (toolbox / "etcdctl").open("ab") as file:
+        file.truncate(1 << 30)
+    argv = [sys.executable, "-c", IMPATIENT, "snapshot", "save", str(desk.backup)]
+    process = desk.lab.popen_operator(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually("it is brought", lambda: taking(desk))
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        assert taking(desk)
+        eventually("the host gives up", lambda: not taking(desk), within=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert desk.stored() == []
 
 
 def test_metrics_are_written_also_where_it_fails(desk: Keeper) -> None:
