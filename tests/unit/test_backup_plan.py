@@ -129,7 +129,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"schedule": {"pace": "slow"}}, "spec.schedule.pace: found"),
     ({"schedule": {"cron": "every day"}}, "spec.schedule.cron: found"),
     ({"schedule": {"image": "Not An Image"}}, "spec.schedule.image: found"),
-    ({"tools": {"upload": "/opt"}}, "spec.tools.upload: unknown key"),
+    ({"tools": {"uploads": "/opt"}}, "spec.tools.uploads: unknown key"),
+    ({"tools": {"upload": ["x"]}}, "spec.tools.upload: found"),
     ({"paths": {"dataDir": "/etc"}}, "spec.paths.dataDir: found"),
     ({"snapshot": {"from": "x"}}, "spec.snapshot: unknown key; allowed: store"),
 ]
@@ -140,6 +141,11 @@ def test_one_mistake_is_one_error(tmp_path: Path, spec: dict[str, Any], says: st
     found = told(changed(tmp_path, **spec))
     assert len(found) == 1
     assert found[0].startswith(says)
+
+
+def test_tools_are_brought_from_beside_the_plan(tmp_path: Path) -> None:
+    assert load_backup(changed(tmp_path, tools={"upload": "bin"}))[0].hosts.tools.upload == tmp_path / "bin"
+    assert load_backup(changed(tmp_path))[0].hosts.tools.upload is None
 
 
 def test_no_secret_is_repeated(tmp_path: Path) -> None:
