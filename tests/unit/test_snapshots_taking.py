@@ -42,8 +42,10 @@ class Host:
         self.etcdctl = program(room / "etcdctl", text)
         self.etcdutl = program(room / "etcdutl", "#!/bin/sh\necho '{\"revision\": 7}'\n")
 
-    def begin(self, beat: str = "1", need: str = "0", stall: str = "60") -> subprocess.Popen[bytes]:
-        words = [str(self.dir), "a.taking", str(self.lock), need, "60", beat, stall, self.etcdutl, self.etcdctl]
+    def begin(self, beat: str = "1", need: str = "0", stall: str = "60", bring: str = "") -> subprocess.Popen[bytes]:
+        own = self.dir / "a.taking"
+        programs = [f"{own}/etcdutl", f"{own}/etcdctl"] if bring else [self.etcdutl, self.etcdctl]
+        words = [str(self.dir), own.name, str(self.lock), need, "60", beat, stall, programs[0], bring, programs[1]]
         text = wrapper.streaming(WORD, words, TAKE)
         shell = ["/bin/sh", "-c", wrapper.streaming_shell(False, len(text))]
         process = subprocess.Popen(
@@ -207,3 +209,81 @@ def test_what_was_left_by_who_had_no_time_is_removed(tmp_path: Path) -> None:
     names, _, _, _ = ended(host.begin())
     assert names[-1] == "saved"
     assert host.left() == []
+
+
+def brought(host: Host) -> tuple[str, dict[str, bytes]]:
+    """Both programs, to be brought along: what the script is told of them, and what they are."""
+    tools = {name: Path(getattr(host, name)).read_bytes() for name in ("etcdctl", "etcdutl")}
+    return " ".join(f"{n}:{len(d)}:{hashlib.sha256(d).hexdigest()}" for n, d in tools.items()), tools
+
+
+def until(process: subprocess.Popen[bytes], mark: bytes) -> bytes:
+    """What it says on standard output, until that has come."""
+    assert process.stdout
+    said = b""
+    while mark not in said:
+        piece = os.read(process.stdout.fileno(), 65536)
+        assert piece, said
+        said += piece
+    return said
+
+
+def feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin
+    process.stdin.write(data)
+    process.stdin.flush()
+
+
+def test_programs_that_are_brought_take_it_and_stay_until_whoever_sent_them_leaves(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    words, tools = brought(host)
+    process = host.begin(bring=words)
+    for name, data in tools.items():
+        until(process, f"{WORD} bring {name}\n".encode())
+        feed(process, data)
+    until(process, f"{WORD} saved {len(DATA)}\n".encode())
+    feed(process, b"go\n")
+    came = until(process, DATA[-64:])
+    assert came.endswith(DATA[-64:])
+    assert (host.dir / "a.taking" / "etcdctl").stat().st_mode & 0o777 == 0o700
+    process.communicate(timeout=10)
+    assert host.left() == []
+
+
+def test_a_program_that_was_damaged_on_the_way_is_not_run(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    words, tools = brought(host)
+    process = host.begin(bring=words)
+    until(process, b"bring etcdctl\n")
+    feed(process, tools["etcdctl"][:-1] + b"!")
+    _, err = process.communicate(timeout=10)
+    assert b"etcdctl did not come whole" in err
+    assert host.left() == []
+
+
+def test_a_program_that_does_not_run_there_is_told_of(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    program(tmp_path / "etcdctl", "#!/bin/sh\necho not of this kind\nexit 126\n")
+    words, tools = brought(host)
+    process = host.begin(bring=words)
+    until(process, b"bring etcdctl\n")
+    feed(process, tools["etcdctl"])
+    _, err = process.communicate(timeout=10)
+    assert b"the etcdctl that was brought does not run here: not of this kind" in err
+    assert host.left() == []
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_whoever_brings_no_more_of_it_is_given_up(tmp_path: Path, leaves: bool) -> None:
+    host = Host(tmp_path)
+    words, tools = brought(host)
+    process = host.begin(bring=words, stall="1")
+    until(process, b"bring etcdctl\n")
+    feed(process, tools["etcdctl"][:10])
+    if leaves:
+        process.communicate(timeout=10)
+    process.wait(timeout=20)
+    assert host.left() == []
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()
