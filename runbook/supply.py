@@ -61,10 +61,11 @@ def _fingerprints(found: Found) -> tuple[tuple[str, str], ...]:
 
 def _described(found: Found) -> str:
     """What a person should know of it before it is restored."""
+    from runbook.checks.words import size
     from runbook.snapshots.finding import aged
 
     told = found.sidecar
-    words = [f"{found.size / 2**20:.1f} MiB"]
+    words = [size(found.size)]
     if found.taken:
         written = "taken" if told else "written"
         words.insert(0, f"{written} {utc(found.taken)} ({aged(found.taken, datetime.now(UTC))})")

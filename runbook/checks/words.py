@@ -54,7 +54,14 @@ def size(octets: int) -> str:
     """Bytes, as a person reads them."""
     value = float(octets)
     for unit in ("B", "KiB", "MiB"):
-        if abs(value) < 1024:
+        if abs(round(value)) < 1024:
             return f"{value:.0f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def so_far(came: int, whole: int) -> str:
+    """How many bytes of how many, in the one unit in which they can be seen to grow."""
+    unit, octets = ("MiB", 2**20) if whole >= 2**20 else ("KiB", 2**10) if whole >= 2**10 else ("B", 1)
+    end = f"{whole / octets:.0f} {unit}"
+    return f"all {end}" if came >= whole else f"{came / octets:.0f} of {end}"

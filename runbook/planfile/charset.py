@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_SECRET = re.compile(r"(?<=AGE-SECRET-KEY-)[A-Za-z0-9]+|(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
-"""A secret identity; a login with its password."""
+_SECRET = re.compile(
+    r"(?i:(?<=AGE-SECRET-KEY-)[A-Z0-9-]+|(?<=PRIVATE KEY-----).+)|(?<=://)[^/@\s]*:[^/@\s]*(?=@)", re.DOTALL
+)
+"""A secret identity, age's or SSH's; a login with its password."""
+_IDENTITY = re.compile(r"AGE-SECRET-KEY-|PRIVATE KEY-----", re.IGNORECASE)
+
+
+def holds_identity(text: str) -> bool:
+    """Whether what was given for a public key is, or has in it, the secret one."""
+    return _IDENTITY.search(text) is not None
 
 
 def masked(text: str) -> str:

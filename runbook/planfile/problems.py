@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runbook.errors import UsageError
+from runbook.planfile.charset import masked
 
 Where = tuple[str | int, ...]
 """A place in a plan: keys and list indexes from the root, ``("spec", "nodes", 1, "host")``."""
@@ -63,7 +64,11 @@ def written(where: Where) -> str:
 
 
 def shown(value: str, limit: int = 60) -> str:
-    """A text of the plan in quotes, on one line, with nothing a terminal would act on, cut at ``limit`` characters."""
+    """A text of the plan in quotes, on one line, with nothing a terminal would act on, cut at ``limit`` characters.
+
+    What is secret in it is not shown.
+    """
+    value = masked(value)
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
     body = "".join(c if c.isprintable() and c not in '"\\' else _escape(c) for c in cut)
     return f'"{body}"'

@@ -153,7 +153,7 @@ def _seen(node: Tree | None) -> str:
     if isinstance(node, Scalar):
         if node.plain and _scalar(node, ()) is None:
             return "nothing"
-        return shown(masked(node.text))
+        return shown(node.text)
     if isinstance(node, Sequence):
         return f"a list of {len(node.items)}" if node.items else "an empty list"
     keys = list(node.items) if node else []
@@ -196,7 +196,8 @@ def _hint(node: Tree | None, part: Schema) -> str:
             if node.text.lower() in words:
                 return f"; write {says}, without quotes"
     if "array" in types and node.text:
-        return f"; write [{node.text}] for a list of one" if len(node.text) < 60 and node.text.isprintable() else ""
+        one = masked(node.text)
+        return f"; write [{one}] for a list of one" if len(one) < 60 and one.isprintable() else ""
     return ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from runbook.planfile.charset import MEMBER, USER, Check, strange, word
+from runbook.planfile.charset import MEMBER, USER, Check, holds_identity, strange, word
 from runbook.planfile.cron import cron
 from runbook.planfile.durations import parse_duration
 from runbook.planfile.places import endpoint_url, etcd_url, host, host_path, jump, local_path, snapshot_url, store_url
@@ -140,14 +140,19 @@ def sha256(text: str) -> str:
 
 
 def recipient(text: str) -> str:
-    """A public key of age's or of SSH's; whether it is a point of its curve, the key's own library says."""
-    if text.startswith("AGE-SECRET-KEY-"):
-        return "is a secret identity, which stands in no plan; its public key begins with age1"
-    if re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", text):
-        return ""
-    if re.fullmatch(r"ssh-(ed25519|rsa) [A-Za-z0-9+/]+=*( [\x20-\x7e]*)?", text):
-        return ""
-    return "is no recipient"
+    """A public key of age's or of SSH's, which the library that encrypts takes: it is loaded for nothing else."""
+    if holds_identity(text):
+        return "is a secret identity, which stands in no plan; its public key begins with age1, or with ssh-"
+    age = re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", text)
+    if not age and not re.fullmatch(r"ssh-(ed25519|rsa) [A-Za-z0-9+/]+=*( [\x20-\x7e]*)?", text):
+        return "is no recipient"
+    from runbook.snapshots import sealing
+
+    try:
+        sealing.recipient(text)
+    except sealing.NoKey:
+        return f"{'has a wrong checksum' if age else 'is no SSH key that can be read'}: a character is lost or mistyped"
+    return ""
 
 
 def namespace(text: str) -> str:
@@ -199,7 +204,11 @@ FORMATS: dict[str, Format] = {
     "endpoint-or-empty": Format('https://HOST:PORT or http://HOST:PORT; "" for none', or_empty(endpoint_url)),
     "region-or-empty": Format('letters, digits and -; "" for none', or_empty(word(r"A-Za-z0-9\-", 63))),
     "kms-key-or-empty": Format('a key\'s id, alias or ARN; "" for none', or_empty(word(r"A-Za-z0-9:/_.\-", 2048))),
-    "recipient": Format("age1… (58 characters after it), or an SSH public key: ssh-ed25519 …, ssh-rsa …", recipient),
+    "recipient": Format(
+        "age1… (58 characters after it), or an SSH public key: ssh-ed25519 …, ssh-rsa …; copy it as "
+        "`age-keygen -y FILE` prints it, or as it stands in the .pub file",
+        recipient,
+    ),
     "cron-or-empty": Format("minute, hour, day, month, weekday, as cron takes them", or_empty(cron)),
     "namespace": Format("a DNS label", namespace),
     "object-name-or-empty": Format('a DNS subdomain; "" for none', or_empty(object_name)),

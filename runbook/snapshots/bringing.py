@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
+from runbook.checks.words import so_far
 from runbook.snapshots.finding import Found
 from runbook.snapshots.scratch import own_disk
 from runbook.snapshots.sealing import Opened, Unsealable
@@ -20,10 +21,10 @@ class Coming:
         self.what, self.size, self.came = what, size, 0
 
     def __str__(self) -> str:
-        came, size = self.came / 2**20, self.size / 2**20
+        came = so_far(self.came, self.size)
         if self.came >= self.size:
-            return f"{self.what}: all {size:.0f} MiB have come, and are being proven"
-        return f"{self.what}: {came:.0f} of {size:.0f} MiB" if self.came else f"{self.what}: nothing has come yet"
+            return f"{self.what}: {came} have come, and are being proven"
+        return f"{self.what}: {came if self.came else 'nothing has come yet'}"
 
 
 def bring(store: Store, found: Found, identities: Sequence[Any], into: IO[bytes], where: str, coming: Coming) -> None:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PREFIX = "runbook_snapshot_"
+_SUCCESS, _AGE = "last_success_timestamp_seconds", "age_seconds"
 KNOWN = {
     "last_run_timestamp_seconds": "When a snapshot was last tried.",
     "last_run_success": "Whether that one was stored and verified: 1, or 0.",
-    "last_success_timestamp_seconds": "When the newest stored snapshot was taken.",
+    _SUCCESS: "When the newest stored snapshot was taken.",
+    _AGE: "How old the newest verified snapshot was when this file was written. It stands still between two runs: an "
+    f"alert uses time() - {PREFIX}{_SUCCESS}.",
     "verified_timestamp_seconds": "When a snapshot was last read to its end and found whole.",
     "size_bytes": "The size of the newest snapshot, plain.",
     "stored_size_bytes": "Its size in the store, compressed and encrypted.",
@@ -47,13 +50,18 @@ def read(path: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if name in KNOWN}
 
 
-def write(directory: Path, cluster: str, values: Mapping[str, float]) -> None:
+def write(directory: Path, cluster: str, values: Mapping[str, float], now: float) -> None:
     """Write these, and what was known before of the others; whole at once. Raises OSError.
+
+    ``now`` is in seconds since 1970: by it the newest snapshot has grown older, also where none was added.
 
     Readable for all: node_exporter runs as a user of its own, and what stands there is no secret.
     """
     path = file(directory, cluster)
     known = read(path) | dict(values)
+    known.pop(_AGE, None)
+    if _SUCCESS in known:
+        known[_AGE] = round(now - known[_SUCCESS], 3)
     lines = []
     for name, help_ in KNOWN.items():
         if name in known:

@@ -227,12 +227,11 @@ def push(file: Path, at: Where, cluster: str, recipients: Sequence[str], tell: T
     with _told(str(file)):
         proof = prove(file, str(file), _beside(file))
     tell(f"{file}: whole, {size(proof.facts.size)}, revision {proof.facts.revision}; to {at.store.url}")
-    facts = shipping.Facts(
+    facts = shipping.Facts(  # of no member: the version in the file is the cluster's, and not that of etcd's program
         cluster=name,
         at=datetime.fromtimestamp(taken(proof.content)[0], UTC),
         revision=proof.facts.revision,
         kinds=dict(proof.content.kinds),
-        etcd=proof.content.cluster_version,
     )
     keys = backup.recipients if backup else tuple(recipients)
     with told([at.typed("list")]):

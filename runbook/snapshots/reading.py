@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from runbook.checks.words import so_far
 from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.content import DAMAGED, NOT_WHOLE, WRITTEN, WRITTEN_TO, Changed, Content, NotWhole, touched
 from runbook.tables import duration
@@ -132,10 +133,8 @@ def coming() -> str:
         what = f"the snapshot on {Address.from_json(there.address).name}"
         if len(words) != 2:
             return f"{what}: nothing has come yet"
-        came, size = (int(word) / 2**20 for word in words)
-        if came >= size:
-            return f"{what}: all {size:.0f} MiB have come, and are being read"
-        return f"{what}: {came:.0f} of {size:.0f} MiB"
+        came, size = (int(word) for word in words)
+        return f"{what}: {so_far(came, size)}{' have come, and are being read' if came >= size else ''}"
     return ""
 
 

@@ -192,6 +192,6 @@ def _measured(backup: Backup, values: Mapping[str, float], warnings: list[str]) 
     if backup.metrics is None:
         return
     try:
-        metrics.write(backup.metrics, backup.name, values)
+        metrics.write(backup.metrics, backup.name, values, time.time())
     except OSError as error:
         warnings.append(f"no alert hears of this: spec.metrics, {backup.metrics}: {error.strerror}")

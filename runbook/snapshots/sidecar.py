@@ -68,7 +68,8 @@ class Sidecar:
 
     ``at`` is when it was taken and ``verified`` when it was last read to its end and found whole: RFC 3339 in UTC,
     ``verified`` "" where that was never done; ``damaged`` is what was found when it was read, "" where nothing was.
-    ``fingerprints`` are SHA-256 sums of the certificates of the cluster's
+    ``etcd`` and ``kubernetes`` are the versions of the programs on the ``member``; "" for a file that was pushed, which
+    does not tell them. ``fingerprints`` are SHA-256 sums of the certificates of the cluster's
     CAs, by file name below the PKI directory: those are what a restored cluster must have.
     """
 

@@ -25,7 +25,7 @@ from runbook.planfile.places import store_url
 from runbook.snapshots import catalogue, pruning
 from runbook.snapshots.finding import aged
 from runbook.snapshots.opening import open_store
-from runbook.snapshots.sealing import IDENTITY, Locked, NoKey, Unsealable, identities_of, recipient
+from runbook.snapshots.sealing import IDENTITY, Locked, NoKey, Unsealable, identities_of
 from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.trailer import NotASnapshot
 from runbook.tables import columns, duration, stamp
@@ -71,13 +71,10 @@ def told(next_: Sequence[str], means: str = "what is stored is as it was") -> It
 
 
 def backup_of(path: Path, tell: Tell) -> Backup:
-    """The backup plan in that file; its warnings are told. Raises PlanErrors, UsageError for a wrong recipient."""
+    """The backup plan in that file; its warnings are told. Raises PlanErrors."""
     backup, warnings = planfile.load_backup(path)
     for warning in warnings:
         tell(str(warning))
-    with told([f"runbook validate {shlex.quote(str(path))}{NOTE}after mending spec.encrypt.recipients"]):
-        for text in backup.recipients:
-            recipient(text)
     return backup
 
 

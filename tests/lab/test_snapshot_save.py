@@ -16,6 +16,7 @@ import yaml
 
 from runbook.lab import Lab
 from runbook.snapshots.content import read
+from runbook.snapshots.metrics import read as read_metrics
 from tests.lab.conftest import eventually, make_whole
 from tests.lab.kit import Desk
 
@@ -379,6 +380,7 @@ def test_metrics_are_written_also_where_it_fails(desk: Keeper) -> None:
     text = (metrics / "runbook_snapshot_test.prom").read_text()
     assert f'runbook_snapshot_revision{{cluster="test"}} {told["revision"]}\n' in text
     assert 'runbook_snapshot_last_run_success{cluster="test"} 1\n' in text
+    fresh = read_metrics(metrics / "runbook_snapshot_test.prom")["age_seconds"]
     time.sleep(1.1)
     for host in desk.lab.nodes:
         desk.lab.unplug(host.name)
@@ -388,6 +390,7 @@ def test_metrics_are_written_also_where_it_fails(desk: Keeper) -> None:
     after = (metrics / "runbook_snapshot_test.prom").read_text()
     assert 'runbook_snapshot_last_run_success{cluster="test"} 0\n' in after
     assert f'runbook_snapshot_revision{{cluster="test"}} {told["revision"]}\n' in after
+    assert read_metrics(metrics / "runbook_snapshot_test.prom")["age_seconds"] > fresh + 1
 
 
 def test_a_directory_of_a_node_is_a_store_too(desk: Keeper) -> None:

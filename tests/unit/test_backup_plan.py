@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,64 @@ def test_no_secret_is_repeated(tmp_path: Path) -> None:
     [said] = told(changed(tmp_path, encrypt={"recipients": ["AGE-SECRET-KEY-1" + "Q" * 58]}))
     assert "stands in no plan" in said
     assert "QQ" not in said
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "AGE-SECRET-KEY-1" + "Q" * 58,
+        "age-secret-key-1" + "q" * 58,
+        "AGE-SECRET-KEY-PQ-1" + "Q" * 58,
+        f"{KEY} AGE-SECRET-KEY-1" + "Q" * 10,
+        "ssh-ed25519 AAAA AGE-SECRET-KEY-1QQQ",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nQQQQ\n-----END OPENSSH PRIVATE KEY-----",
+    ],
+)
+@pytest.mark.parametrize(
+    "encrypt",
+    [
+        lambda key: {"recipients": [key]},
+        lambda key: {"recipients": [key, key]},
+        lambda key: {"recipients": key},
+        lambda key: {"recipients": {key: ""}},
+        lambda key: {key: ""},
+    ],
+)
+def test_no_secret_is_repeated_wherever_it_stands(tmp_path: Path, secret: str, encrypt: Any) -> None:
+    found = "\n".join(told(changed(tmp_path, encrypt=encrypt(secret))))
+    assert "spec.encrypt" in found
+    assert "QQ" not in found.upper()
+
+
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKFPkKd+alFxGBjZNywntJW+oktrBdfpwmpWQpHakuVJ"
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (KEY.replace("ql3z7", "ql3z8"), "has a wrong checksum"),
+        (KEY.replace("hjy", "jhy"), "has a wrong checksum"),
+        ("ssh-ed25519 AAAA", "is no SSH key that can be read"),
+        (OTHER[:-4], "is no SSH key that can be read"),
+        ("ssh-rsa AAAAB3NzaC1yc2E=", "is no SSH key that can be read"),
+    ],
+)
+def test_a_key_that_the_encrypting_library_refuses_is_told_with_its_place(tmp_path: Path, key: str, says: str) -> None:
+    path = changed(tmp_path, encrypt={"recipients": [KEY, OTHER, key]})
+    [said] = [str(problem) for problem in validate(path)]
+    line = next(at for at, text in enumerate(path.read_text().splitlines(), 1) if text.strip() == f"- {key}")
+    assert said.startswith(f'{path}:{line}:7: spec.encrypt.recipients[2]: found "{key[:12]}')
+    assert f", which {says}" in said
+    assert "allowed: age1… (58 characters after it), or an SSH public key" in said
+    assert "age-keygen -y" in said
+
+
+def test_a_restore_plan_needs_nothing_of_what_encrypts() -> None:
+    plans = ["plans/ha.yaml", "plans/lab-ha.yaml"]
+    ask = "import sys; from pathlib import Path; from runbook.planfile import validate; "
+    ask += f"[validate(Path(p)) for p in {plans}]; print([m for m in sys.modules if 'pyrage' in m or 'sealing' in m])"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_store_on_a_node_that_is_not_there(tmp_path: Path) -> None:

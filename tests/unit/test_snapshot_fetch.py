@@ -118,8 +118,8 @@ def test_how_far_it_is_can_be_read_meanwhile(host: Host, there: There) -> None:
         assert reading.coming() == "the snapshot on m2: 120 of 500 MiB"
         assert fetch.fetch(there, told).size == size
         assert os.pread(told or 0, 64, 0).startswith(f"{size} {size}\n".encode())
-        assert reading.coming() == "the snapshot on m2: all 0 MiB have come, and are being read"
-    assert seen == ["the snapshot on m2: 0 of 0 MiB"]
+        assert reading.coming() == f"the snapshot on m2: all {size >> 10} KiB have come, and are being read"
+    assert seen == [f"the snapshot on m2: {size >> 11} of {size >> 10} KiB"]
     assert reading.coming() == ""
 
 

@@ -62,7 +62,7 @@ def test_it_is_what_was_taken(shelf: Shelf, compress: bool, recipients: tuple[st
         facts = inspect_once(path, shown=f"{shelf.url}/{told.name}")
         assert (facts.sha256, facts.revision, facts.warnings()) == (told.sha256, REVISION, ())
         assert coming.came == told.stored.size
-        assert str(coming) == f"fetching {told.name}: all 0 MiB have come, and are being proven"
+        assert str(coming) == f"fetching {told.name}: all {coming.size / 1024:.0f} KiB have come, and are being proven"
 
 
 def test_how_much_has_come() -> None:

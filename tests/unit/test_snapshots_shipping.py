@@ -271,8 +271,9 @@ def test_no_age_makes_anything_go_so_a_clock_that_is_ahead_loses_nothing(store: 
 
 
 def test_metrics_outlive_a_run_that_fails(tmp_path: Path) -> None:
-    metrics.write(tmp_path, "prod", {"last_run_success": 1, "size_bytes": 1_073_741_856, "revision": 10**12 + 1})
-    metrics.write(tmp_path, "prod", {"last_run_success": 0})
+    good = {"last_run_success": 1, "size_bytes": 1_073_741_856, "revision": 10**12 + 1}
+    metrics.write(tmp_path, "prod", good, 5)
+    metrics.write(tmp_path, "prod", {"last_run_success": 0}, 6)
     [path] = tmp_path.iterdir()
     assert path == metrics.file(tmp_path, "prod")
     assert metrics.read(path) == {"last_run_success": 0, "size_bytes": 1_073_741_856, "revision": 10**12 + 1}
@@ -284,5 +285,30 @@ def test_metrics_outlive_a_run_that_fails(tmp_path: Path) -> None:
 
 def test_what_stands_there_and_is_none_is_written_anew(tmp_path: Path) -> None:
     metrics.file(tmp_path, "prod").write_bytes(b'\xff\xferunbook_snapshot_revision{cluster="prod"} x\n')
-    metrics.write(tmp_path, "prod", {"revision": 4})
+    metrics.write(tmp_path, "prod", {"revision": 4}, 7)
     assert metrics.read(metrics.file(tmp_path, "prod")) == {"revision": 4}
+
+
+def test_a_run_that_fails_shows_that_the_newest_one_has_grown_older(tmp_path: Path) -> None:
+    taken = 1_775_743_200.0
+    metrics.write(tmp_path, "prod", {"last_run_success": 1, "last_success_timestamp_seconds": taken}, taken + 12.25)
+    path = metrics.file(tmp_path, "prod")
+    assert 'runbook_snapshot_age_seconds{cluster="prod"} 12.25\n' in path.read_text()
+    metrics.write(tmp_path, "prod", {"last_run_success": 0}, taken + 21_600)
+    assert metrics.read(path)["age_seconds"] == 21_600
+    help_ = next(
+        line for line in path.read_text().splitlines() if line.startswith("# HELP runbook_snapshot_age_seconds")
+    )
+    assert "time() - runbook_snapshot_last_success_timestamp_seconds" in help_
+
+
+def test_no_age_is_told_where_there_is_no_snapshot(tmp_path: Path) -> None:
+    metrics.file(tmp_path, "prod").write_text('runbook_snapshot_age_seconds{cluster="prod"} 5\n')
+    metrics.write(tmp_path, "prod", {"last_run_success": 0}, 1_775_743_200)
+    assert "age_seconds" not in metrics.read(metrics.file(tmp_path, "prod"))
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/snapshots.md").read_text()
+    for name in metrics.KNOWN:
+        assert f"`runbook_snapshot_{name}`" in text or f"`…_{name}`" in text, name

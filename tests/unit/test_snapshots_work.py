@@ -20,6 +20,7 @@ from runbook.snapshots.shipping import Facts, ship
 from runbook.snapshots.sidecar import SUFFIX, Sidecar
 from runbook.snapshots.store_files import Files
 from tests.unit.bolt_kit import keyspace, snapshot
+from tests.unit.store_kit import SAMPLE
 
 IDENTITY = pyrage.x25519.Identity.generate()
 KEY = str(IDENTITY.to_public())
@@ -267,3 +268,10 @@ def test_an_orphaned_sidecar_alone_is_asked_about_by_its_name(desk: Desk) -> Non
     desk.type("prune", desk.plan, code=2)
     desk.type("prune", desk.plan, "--yes")
     assert sorted(os.listdir(desk.store.path)) == [kept.name, kept.name + SUFFIX]
+
+
+def test_what_a_pushed_file_does_not_tell_is_left_open(desk: Desk) -> None:
+    """The cluster version that stands in it (3.5.0) is not the version of the member's program (3.5.16)."""
+    made = desk.json("push", SAMPLE, desk.plan)
+    assert (made["etcd"], made["kubernetes"], made["member"]) == ("", "", "")
+    assert (made["revision"], made["cluster"]) == (51, "prod")

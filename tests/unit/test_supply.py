@@ -116,7 +116,8 @@ def test_a_run_takes_the_latest_verified_one(desk: Desk, shelf: Shelf, sent: lis
     typed = desk.type("run", str(desk.plan_path), "--yes")
     told = f"{shelf.url}?latest=verified is {name}: taken "
     assert told in typed.err
-    assert "(3 h old)" in typed.err
+    octets = next(e.size for e in shelf.store.entries() if e.name == name)
+    assert f"(3 h old), {octets / 1024:.0f} KiB, of prod, revision 51" in typed.err
     assert "of prod, revision 51, verified " in typed.err
     (run,) = all_runs()
     first = run.lines()[0]
@@ -414,6 +415,7 @@ def checks(desk: Desk, *others: Finding) -> None:
 
 def test_who_waits_is_told_how_much_has_come(desk: Desk, shelf: Shelf) -> None:
     name = put(shelf)
+    octets = next(e.size for e in shelf.store.entries() if e.name == name)
     for what in ("FIRST", "EVERY", "REDRAWN"):
         desk.patch.setattr(waiting, what, 0.01)
     read = Files.read
@@ -424,7 +426,10 @@ def test_who_waits_is_told_how_much_has_come(desk: Desk, shelf: Shelf) -> None:
 
     desk.patch.setattr(Files, "read", slowly)
     typed = desk.type("run", str(desk.plan_path), "--yes", "--output", "json")
-    assert f"fetching {shelf.url}/{name}: all 0 MiB have come, and are being proven" in typed.err.splitlines()
+    assert (
+        f"fetching {shelf.url}/{name}: all {octets / 1024:.0f} KiB have come, and are being proven"
+        in typed.err.splitlines()
+    )
     assert "fetching" not in typed.out
 
 
