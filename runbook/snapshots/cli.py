@@ -140,19 +140,35 @@ def verify(what: str, identity_file: Path | None, plan: Path | None, endpoint: s
 @STORE
 @click.option("--name", "cluster", default="", help="The cluster's name, where no plan says it.")
 @click.option("--recipient", "recipients", multiple=True, help="Encrypt to it, where no plan says to whom; repeatable.")
+@click.option("--member", default="", metavar="NAME", help="The member that it was taken from.")
+@click.option("--etcd", default="", metavar="VERSION", help="That member's version of etcd.")
+@click.option(
+    "--pki", type=click.Path(path_type=Path), metavar="DIR", help="The cluster's PKI: its CAs' fingerprints are noted."
+)
 @ENDPOINT
 @REGION
 @OUTPUT
 def push(
-    file: Path, where: str, cluster: str, recipients: tuple[str, ...], endpoint: str, region: str, output: str
+    file: Path,
+    where: str,
+    cluster: str,
+    recipients: tuple[str, ...],
+    member: str,
+    etcd: str,
+    pki: Path | None,
+    endpoint: str,
+    region: str,
+    output: str,
 ) -> None:
     """Prove a snapshot file of this machine, and store it as a plan says, or as the options do."""
     from runbook.checks.words import size
+    from runbook.snapshots.origin import origin
     from runbook.snapshots.proving import push as work
 
+    known = origin(member, etcd, pki, _tell)
     at = _where(where, endpoint, region)
     _named(at, cluster, recipients)
-    made = work(file, at, cluster, recipients, _tell)
+    made = work(file, at, cluster, recipients, known, _tell)
     if not made.stored.recipients:
         _tell(
             "warning: it is not encrypted: whoever may read the store has every Secret of the cluster (--recipient KEY)"

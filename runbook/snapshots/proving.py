@@ -27,6 +27,7 @@ from runbook.snapshots.bolt import NotBolt
 from runbook.snapshots.bringing import Coming, bring
 from runbook.snapshots.content import Changed, Content
 from runbook.snapshots.integrity import SnapshotDamaged, SnapshotFacts, inspect_file
+from runbook.snapshots.origin import Origin
 from runbook.snapshots.scratch import held
 from runbook.snapshots.sealing import Locked, Unsealable
 from runbook.snapshots.sidecar import MAX_BYTES, SUFFIX, NoSidecar, Sidecar
@@ -220,18 +221,21 @@ def _folder(word: str) -> str:
 # push.
 
 
-def push(file: Path, at: Where, cluster: str, recipients: Sequence[str], tell: Tell) -> Sidecar:
+def push(file: Path, at: Where, cluster: str, recipients: Sequence[str], known: Origin, tell: Tell) -> Sidecar:
     """Store a plain snapshot of this machine, proven first. Raises RunbookError; nothing is left in the store then."""
     backup = at.backup
     name = backup.name if backup else cluster
     with _told(str(file)):
         proof = prove(file, str(file), _beside(file))
     tell(f"{file}: whole, {size(proof.facts.size)}, revision {proof.facts.revision}; to {at.store.url}")
-    facts = shipping.Facts(  # of no member: the version in the file is the cluster's, and not that of etcd's program
+    facts = shipping.Facts(  # the version in the file is the cluster's, and not that of etcd's program
         cluster=name,
         at=datetime.fromtimestamp(taken(proof.content)[0], UTC),
         revision=proof.facts.revision,
         kinds=dict(proof.content.kinds),
+        etcd=known.etcd,
+        member=known.member,
+        fingerprints=dict(known.fingerprints),
     )
     keys = backup.recipients if backup else tuple(recipients)
     with told([at.typed("list")]):

@@ -98,7 +98,7 @@ class Pod:
         context = {**self.spec["securityContext"], **container["securityContext"], **rights}
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["readOnlyRootFilesystem"] is True
-        env = {"PATH": self.path} | {e["name"]: e["value"] for e in container.get("env", [])}
+        env = {"PATH": self.path} | {e["name"]: self._value(e) for e in container.get("env", [])}
         for source in container.get("envFrom", []):
             env |= self.secrets[source["secretRef"]["name"]]
         argv = [*container["command"], *container.get("args", [])]
@@ -116,6 +116,12 @@ class Pod:
         ]
         script = "\n".join([*self._mounts(container), f"exec {shlex.join([*become, *argv])}"])
         return self.lab.exec(self.host, ["unshare", "-m", "sh", "-euc", script], timeout=120)
+
+    def _value(self, variable: Json) -> str:
+        if "valueFrom" not in variable:
+            return str(variable["value"])
+        assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+        return self.host
 
     def _mounts(self, container: Json) -> list[str]:
         """In the container's own mount namespace. A volume that is not there fails it, as with a kubelet."""

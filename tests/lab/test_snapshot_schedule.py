@@ -16,6 +16,7 @@ import zstandard
 from runbook.lab import Lab
 from runbook.planfile import load_backup
 from runbook.snapshots.schedule import render
+from runbook.x509 import certificate
 from tests.lab.kit import Desk
 from tests.lab.podkit import Pod, image_with_runbook
 
@@ -74,6 +75,10 @@ def test_by_hand_from_etcd_to_the_store(pod: Pod, identity: Any, tmp_path: Path)
     assert sidecar["cluster"] == "lab"
     assert sidecar["verified"]
     assert sidecar["revision"] >= before
+    assert sidecar["member"] == pod.host
+    assert sidecar["etcd"] == desk.etcdctl(pod.host, "version").split()[2]
+    pem = desk.lab.exec(pod.host, ["cat", "/etc/kubernetes/pki/etcd/ca.crt"], check=True).stdout
+    assert sidecar["fingerprints"]["etcd/ca.crt"] == certificate(pem).fingerprint
     assert sidecar["stored"]["recipients"] == [str(identity.to_public())]
     modes = pod.lab.exec(pod.host, ["stat", "-c", "%a %u", f"{STORE}/{name}"], check=True).stdout
     assert modes == "600 65532\n"

@@ -87,6 +87,7 @@ def test_only_saving_sees_the_certificates_and_only_pushing_the_credentials(tmp_
     made = cronjob(backup(tmp_path, schedule={"secret": "etcd-store"}))[1]
     keys = {c["name"]: [m["mountPath"] for m in c["volumeMounts"] if PKI in m["mountPath"]] for c in containers(made)}
     assert keys.pop("save") == [f"{PKI}/ca.crt", f"{PKI}/server.crt", f"{PKI}/server.key"]
+    assert keys.pop("push") == [f"{PKI}/ca.crt"]  # no secret: by it the sidecar names the cluster
     assert not any(keys.values())
     assert [c["name"] for c in containers(made) if "envFrom" in c] == ["push"]
     volumes = made["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]

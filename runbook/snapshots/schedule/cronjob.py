@@ -6,6 +6,7 @@ the API: it has no token, hence no role, and hence nothing to bind.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ LARGEST = "9Gi"
 KEPT = 7 * 24 * 3600
 PUSH = f"""\
 # A snapshot that cannot be stored ends here, and nothing older is let go.
-runbook snapshot push {SNAPSHOT} {PLAN}
+runbook snapshot push {SNAPSHOT} {PLAN} --member "$NODE" --etcd "$ETCD"%s
 runbook snapshot prune {PLAN} --yes
 """
 _POD = "spec.jobTemplate.spec.template.spec"
@@ -57,6 +58,7 @@ WHY: Mapping[str, str] = {
     "etcdutl asks that before a restore.",
     f"{_POD}.containers.push": "5. Take it off the cluster: hashed, compressed and encrypted in one pass; then let old "
     "ones go, as spec.keep says. The newest verified one never goes.",
+    f"{_POD}.containers.push.env": "With the CA's certificate: what the snapshot's sidecar says of where it is from.",
     f"{_POD}.volumes.work": "The snapshot lies here in plain, as it does in etcd's own data directory on the "
     "same disk, and is removed with the pod. Not in memory (medium: Memory): gigabytes of it would be the control "
     "plane's.",
@@ -172,7 +174,7 @@ def _pod(it: Facts, there: Inside) -> Json:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": _verified(it, there),
-        "containers": [_push(it)],
+        "containers": [_push(it, there)],
         "volumes": _volumes(it, there),
     }
 
@@ -193,8 +195,13 @@ def _verified(it: Facts, there: Inside) -> list[Json]:
     ]
 
 
-def _push(it: Facts) -> Json:
+def _push(it: Facts, there: Inside) -> Json:
+    """It sees the CA's certificate too, which is no secret: by it a restore knows the cluster that a snapshot is of."""
     mounts: list[Json] = [{"name": "plan", "mountPath": "/etc/runbook", "readOnly": True}]
+    pki = ""
+    for name, _, path in _certificates(there)[:1]:
+        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+        pki = f" --pki {shlex.quote(there.pki)}"
     if it.directory:
         mounts.append({"name": "store", "mountPath": it.directory})
     push = _container("push", it.backup.schedule.image, ["sh", "-euc"], mounts, env=True)
@@ -202,7 +209,12 @@ def _push(it: Facts) -> Json:
     for key, value in push.items():
         whole[key] = value
         if key == "command":
-            whole["args"] = [PUSH]
+            whole["args"] = [PUSH % pki]
+        if key == "env":
+            value += [
+                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                {"name": "ETCD", "value": there.version},
+            ]
         if key == "env" and it.backup.schedule.secret:
             whole["envFrom"] = [{"secretRef": {"name": it.backup.schedule.secret}}]
     return whole

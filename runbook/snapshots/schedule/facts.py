@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from runbook.backup import Backup
+from runbook.checks.certificates import pki
 from runbook.errors import NOTE, UsageError
 from runbook.plan import Paths
 from runbook.planfile.cron import longest_gap, parse_cron, shortest_gap
 from runbook.planfile.durations import format_duration
 
 FIND_IMAGE = "kubectl -n kube-system get pod -l component=etcd -o jsonpath='{.items[*].spec.containers[0].image}'"
-_TAG = re.compile(r"[^@]+:v?(?P<major>\d+)\.(?P<minor>\d+)\.\d+[^:/@]*(@sha256:[0-9a-f]{64})?")
+_TAG = re.compile(r"[^@]+:v?(?P<version>(?P<major>\d+)\.(?P<minor>\d+)\.\d+)[^:/@]*(@sha256:[0-9a-f]{64})?")
 """An image whose tag begins with etcd's version, as registry.k8s.io/etcd:3.5.16-0."""
 
 
@@ -68,11 +69,16 @@ def facts(backup: Backup) -> Facts:
 
 @dataclass(frozen=True)
 class Inside:
-    """What a pod on any control-plane node finds there: etcd's address, and the same three files on each node."""
+    """What a pod on any control-plane node finds there: etcd's address, and the same three files on each node.
+
+    ``version`` is etcd's, by its image; ``pki`` the directory of the cluster's certificates.
+    """
 
     endpoint: str
     paths: Paths
     status_tool: str
+    version: str
+    pki: str
 
     @property
     def tls(self) -> bool:
@@ -88,7 +94,8 @@ def inside(backup: Backup) -> Inside:
         raise _refused(backup, wrong, *([FIND_IMAGE] if "etcdImage" in wrong[0] else []), systemd)
     tag = _TAG.fullmatch(backup.schedule.etcd_image)
     old = tag is not None and (int(tag["major"]), int(tag["minor"])) < (3, 6)
-    return Inside(_endpoints(backup)[0], backup.hosts.nodes[0].paths, "etcdctl" if old else "etcdutl")
+    node, version = backup.hosts.nodes[0], tag["version"] if tag else ""
+    return Inside(_endpoints(backup)[0], node.paths, "etcdctl" if old else "etcdutl", version, pki(node))
 
 
 def _refused(backup: Backup, faults: Sequence[str], *next_: str) -> UsageError:
