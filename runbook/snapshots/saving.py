@@ -52,6 +52,7 @@ def save(backup: Backup, tell: Tell) -> Saved:
     try:
         store = open_store(backup.store, backup.hosts)
         wrong = clock(store, backup.name, at)
+        store.trial()
         warnings += [wrong] if wrong else []
         enter_lab(backup.hosts)
         hosts = connect(targets(backup), Claim(0))

@@ -51,6 +51,9 @@ class Objects(Store):
         self._quick = bucket(place, FIRST, min(SILENCE, FIRST * 2))
         self._store = bucket(place, PATIENCE, SILENCE)
 
+    def trial(self) -> None:
+        """Nothing: who may only put and get could not remove it, and where versions are kept it would stay."""
+
     def entries(self) -> list[Entry]:
         """Sorted by name; "directories" that a provider's console makes are no files."""
         import obstore
