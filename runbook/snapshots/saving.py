@@ -50,7 +50,7 @@ def save(backup: Backup, tell: Tell) -> Saved:
     warnings: list[str] = []
     pruned: list[str] = []
     try:
-        store = open_store(backup.store, backup.hosts)
+        store = open_store(backup.store, backup.hosts, tell)
         wrong = clock(store, backup.name, at)
         store.trial()
         warnings += [wrong] if wrong else []
