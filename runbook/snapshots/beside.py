@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+Look = Callable[[], None]
+"""Called every now and then while the other thread is waited for."""
 _LOOK = 0.2
 """Seconds after which who waits for the other thread looks whether it is there still."""
+
+
+def _nothing() -> None:
+    """Nobody looks."""
 
 
 class Beside(Generic[T]):
@@ -37,9 +43,10 @@ class Beside(Generic[T]):
         """Whether it has ended by then, in seconds, in whatever way."""
         return self._ended.wait(within)
 
-    def result(self) -> T:
+    def result(self, look: Look = _nothing) -> T:
         """What it returned, or its error, once it has ended."""
-        self._ended.wait()
+        while not self._ended.wait(_LOOK):
+            look()
         if self._wrong:
             raise self._wrong[0]
         return self._value[0]
@@ -55,12 +62,13 @@ class Feed:
     def __init__(self, depth: int) -> None:
         self._queue: queue.Queue[bytes | GivenUp | None] = queue.Queue(depth)
 
-    def give(self, piece: bytes | None, taker: Beside[T]) -> bool:
+    def give(self, piece: bytes | None, taker: Beside[T], look: Look = _nothing) -> bool:
         """A piece, or None for the end. False where the taker has ended, and takes no more."""
         while not taker.ended():
             with contextlib.suppress(queue.Full):
                 self._queue.put(piece, timeout=_LOOK)
                 return True
+            look()
         return False
 
     def give_up(self) -> None:
@@ -82,7 +90,7 @@ class Feed:
         return item
 
 
-def ahead(source: Iterable[bytes], depth: int) -> Iterator[bytes]:
+def ahead(source: Iterable[bytes], depth: int, look: Look = _nothing) -> Iterator[bytes]:
     """The same pieces, up to ``depth`` of them read beside before they are asked for."""
     waiting: queue.Queue[bytes | None] = queue.Queue(depth)
     left = threading.Event()
@@ -102,9 +110,15 @@ def ahead(source: Iterable[bytes], depth: int) -> Iterator[bytes]:
                     waiting.put(None, timeout=_LOOK)
                     break
 
+    def coming() -> bytes | None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return waiting.get(timeout=_LOOK)
+            look()
+
     reader = Beside(read)
     try:
-        while (piece := waiting.get()) is not None:
+        while (piece := coming()) is not None:
             yield piece
         reader.result()
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from runbook.snapshots.silence import Tell, nobody
 from runbook.snapshots.stores import Store, StoreTrouble
 from runbook.snapshots.urls import OBJECTS
 
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from runbook.plan import Place, Plan
 
 
-def open_store(place: Place, hosts: Plan | None) -> Store:
+def open_store(place: Place, hosts: Plan | None, tell: Tell = nobody) -> Store:
     """The store at that place; what each kind needs is imported here, for most commands need none of it.
 
     ``hosts`` is the plan whose hosts ``host://NODE/DIR`` names, None where there is none. Nothing is connected to that
-    need not be. Raises StoreTrouble.
+    need not be. ``tell`` is told where an object store is silent for long. Raises StoreTrouble.
     """
     scheme, _, rest = place.url.partition("://")
     if scheme == "file":
@@ -34,5 +35,5 @@ def open_store(place: Place, hosts: Plan | None) -> Store:
     if scheme in OBJECTS:
         from runbook.snapshots.store_objects import Objects
 
-        return Objects(place)
+        return Objects(place, tell)
     raise StoreTrouble(f"{place.url} has no scheme that runbook knows", "file://, host://, s3://, gs:// or az://")

@@ -225,6 +225,8 @@ def push(file: Path, at: Where, cluster: str, recipients: Sequence[str], known: 
     """Store a plain snapshot of this machine, proven first. Raises RunbookError; nothing is left in the store then."""
     backup = at.backup
     name = backup.name if backup else cluster
+    with told([at.typed("list")]):
+        at.store.trial()
     with _told(str(file)):
         proof = prove(file, str(file), _beside(file))
     tell(f"{file}: whole, {size(proof.facts.size)}, revision {proof.facts.revision}; to {at.store.url}")

@@ -52,8 +52,9 @@ def save(backup: Backup, tell: Tell) -> Saved:
     pruned: list[str] = []
     try:
         bring = brought(backup.hosts)
-        store = open_store(backup.store, backup.hosts)
+        store = open_store(backup.store, backup.hosts, tell)
         wrong = clock(store, backup.name, at)
+        store.trial()
         warnings += [wrong] if wrong else []
         enter_lab(backup.hosts)
         hosts = connect(targets(backup), Claim(0))

@@ -31,6 +31,23 @@ class Files(Store):
         """An absolute path."""
         self.path, self.url = path, f"file://{quote(str(path))}"
 
+    def trial(self) -> None:
+        """All that a writer does, under names that no list shows: as root, no permission tells whether it may."""
+        self._tidy()
+        with self._told("write into"):
+            part, fd = self._begun("trial")
+        linked = part.with_name(f".trial.{secrets.token_hex(4)}.part")
+        try:
+            with self._told("write into"):
+                _all(fd, os.urandom(_PIECE))  # a disk that compresses has room for a MiB of zeros when it is full
+                os.fsync(fd)
+                self._linked(part, linked)
+        finally:
+            for name in (linked, part):
+                with contextlib.suppress(OSError):
+                    name.unlink()
+            os.close(fd)
+
     def entries(self) -> list[Entry]:
         """Plain files only; what is being written is not there yet."""
         found = []
@@ -103,12 +120,24 @@ class Files(Store):
             os.replace(part, place)
         else:
             try:
-                os.link(part, place)  # which, other than a rename, never takes a place that is taken
+                self._linked(part, place)
             except FileExistsError:
                 raise AlreadyThere(
                     f"{self.url} has a {name} already", "it is not written over; remove it, or wait a second"
                 ) from None
         self._sync()
+
+    def _linked(self, part: Path, place: Path) -> None:
+        """A second name, which, other than a rename, never takes one that is taken."""
+        try:
+            os.link(part, place)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            raise StoreTrouble(
+                f"cannot write into {self.url}: its file system has no hard links",
+                f"keep snapshots on one that has (ext4, xfs, NFS): df -T {self.path}",
+            ) from error
 
     def _sync(self) -> None:
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

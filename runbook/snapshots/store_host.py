@@ -73,6 +73,15 @@ sync . 2>/dev/null || sync
 
 A link, other than a rename, never takes a name that is taken."""
 
+TRIAL = r"""
+cd -- "$1" 2>/dev/null || { echo "there is no directory $1" >&2; exit 3; }
+part=.trial.$2.part linked=.trial.$2.2.part
+trap 'rm -f -- "$part" "$linked"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+head -c 1048576 /dev/urandom >"$part" && { sync "$part" 2>/dev/null || sync; } && ln -- "$part" "$linked"
+"""
+"""All that a writer does, with random bytes: a disk that compresses has room for zeros when it is full."""
+
 REMOVE = r"""
 cd -- "$1" 2>/dev/null || exit 3
 rm -f -- "$2" && { sync . 2>/dev/null || sync; }
@@ -93,6 +102,10 @@ class HostFiles(Store):
         self.url, self._dir = f"host://{node}{directory}", directory.rstrip("/")
         self._link = Link(Address.to(place.name, place.host, place.ssh))
         self._mutex = threading.Lock()
+
+    def trial(self) -> None:
+        """All that a writer does, under names that no list shows."""
+        self._ask("write into", TRIAL, nonce())
 
     def entries(self) -> list[Entry]:
         """Plain files only; what is being written is not there yet."""

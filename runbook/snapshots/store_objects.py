@@ -16,6 +16,7 @@ from runbook.backup import Place
 from runbook.snapshots.beside import Beside, Feed, ahead
 from runbook.snapshots.bucket import bucket
 from runbook.snapshots.buckettrouble import is_missing, trouble
+from runbook.snapshots.silence import Silence, Tell, nobody
 from runbook.snapshots.stores import AlreadyThere, Entry, NotThere, Store, StoreTrouble
 
 if TYPE_CHECKING:
@@ -45,17 +46,24 @@ _CLEANING = 10.0
 class Objects(Store):
     """The objects right below one prefix of one bucket; those of deeper prefixes are others'."""
 
-    def __init__(self, place: Place) -> None:
-        """Connects to nothing yet. Raises StoreTrouble for a place, or for credentials, that cannot be meant."""
+    def __init__(self, place: Place, tell: Tell = nobody) -> None:
+        """Connects to nothing yet. Raises StoreTrouble for a place, or for credentials, that cannot be meant.
+
+        ``tell`` is told, in a line, where the store is silent for long.
+        """
         self.url = place.url.rstrip("/")
+        self._silence = Silence(self.url, tell)
         self._quick = bucket(place, FIRST, min(SILENCE, FIRST * 2))
         self._store = bucket(place, PATIENCE, SILENCE)
+
+    def trial(self) -> None:
+        """Nothing: who may only put and get could not remove it, and where versions are kept it would stay."""
 
     def entries(self) -> list[Entry]:
         """Sorted by name; "directories" that a provider's console makes are no files."""
         import obstore
 
-        found = self._call("list", "", lambda: obstore.list_with_delimiter(self._quick)["objects"])
+        found = self._call("list", "", self._quick, lambda store: obstore.list_with_delimiter(store)["objects"])
         entries = [Entry(o["path"], o["size"], o["last_modified"]) for o in found if o["path"]]
         return sorted(entries, key=lambda e: e.name)
 
@@ -67,7 +75,8 @@ class Objects(Store):
         while True:
             try:
                 with self._told(_READ, name):
-                    for piece in ahead((bytes(part) for part in got.stream(min_chunk_size=PIECE)), _DEPTH):
+                    parts = (bytes(part) for part in got.stream(min_chunk_size=PIECE))
+                    for piece in self._waited(ahead(parts, _DEPTH, self._silence.look)):
                         yield piece
                         at += len(piece)
                 if at == size:
@@ -111,7 +120,7 @@ class Objects(Store):
 
         _checked(name)
         with contextlib.suppress(NotThere):
-            self._call("remove {} from", name, lambda: obstore.delete(self._quick, name))
+            self._call("remove {} from", name, self._quick, lambda store: obstore.delete(store, name))
 
     def _get(self, store: ObjectStore, name: str, at: int = 0, tag: str | None = None) -> GetResult:
         """Begin to read there, of the version with that tag. Raises NotThere."""
@@ -122,7 +131,7 @@ class Objects(Store):
             options["range"] = {"offset": at}
         if tag:
             options["if_match"] = tag
-        return self._call(_READ, name, lambda: obstore.get(store, name, options=options))
+        return self._call(_READ, name, store, lambda store: obstore.get(store, name, options=options))
 
     def _absent(self, name: str, store: ObjectStore) -> None:
         """Raises AlreadyThere. It is asked for as if to be read: an answer to HEAD has no word of what is wrong."""
@@ -139,8 +148,8 @@ class Objects(Store):
 
         mode = "overwrite" if over else "create"
         sending = Beside(lambda: obstore.put(self._store, name, data, mode=mode, use_multipart=False))  # type: ignore[arg-type]
-        with self._told(_WRITE, name), self._undone(name, sending, over=over):
-            return sending.result()["e_tag"]
+        with self._told(_WRITE, name), self._undone(name, sending, over=over), self._taking():
+            return sending.result(self._silence.look)["e_tag"]
 
     def _parts(self, name: str, pieces: Iterable[bytes], *, over: bool) -> tuple[str | None, int]:
         """In parts, as they come. The object's tag, and the bytes that were sent."""
@@ -153,14 +162,16 @@ class Objects(Store):
         with self._undone(name, sending, feed, over=over):
             for piece in pieces:
                 size += len(piece)
-                if not feed.give(piece, sending):
+                with self._taking():
+                    taken = feed.give(piece, sending, self._silence.look)
+                if not taken:
                     break
             else:
                 if not over:
                     self._absent(name, self._store)
                 feed.give(None, sending)
-            with self._told(_WRITE, name):
-                return sending.result()["e_tag"], size
+            with self._told(_WRITE, name), self._taking():
+                return sending.result(self._silence.look)["e_tag"], size
 
     @contextlib.contextmanager
     def _undone(self, name: str, sending: Beside[PutResult], feed: Feed | None = None, *, over: bool) -> Iterator[None]:
@@ -180,7 +191,7 @@ class Objects(Store):
         """That what is there now has so many bytes. Raises StoreTrouble, and removes what is not whole."""
         import obstore
 
-        seen = self._call(_WRITE, name, lambda: obstore.head(self._store, name))
+        seen = self._call(_WRITE, name, self._store, lambda store: obstore.head(store, name))
         if tag and seen["e_tag"] and seen["e_tag"] != tag:
             if over:
                 return  # a later writer of the same name, which is theirs
@@ -193,10 +204,28 @@ class Objects(Store):
                 "try again, and look at what stands between: a proxy?",
             )
 
-    def _call(self, what: str, name: str, work: Callable[[], T]) -> T:
+    def _call(self, what: str, name: str, store: ObjectStore, work: Callable[[ObjectStore], T]) -> T:
         """Of the library, with its errors told; a Ctrl-C does not wait for it."""
-        with self._told(what, name):
-            return Beside(work).result()
+        most = FIRST * 3 if store is self._quick else PATIENCE + SILENCE
+        with self._told(what, name), self._silence.waiting("not answered", most.total_seconds()):
+            return Beside(lambda: work(store)).result(self._silence.look)
+
+    def _taking(self) -> contextlib.AbstractContextManager[None]:
+        """It is to take what it is given; where it does not, it is asked to forget that, which may take as long.
+
+        What is on its way to it cannot be seen: only a part that has arrived makes room for more.
+        """
+        return self._silence.waiting("confirmed nothing", (PATIENCE + SILENCE).total_seconds() * 2)
+
+    def _waited(self, coming: Iterator[bytes]) -> Iterator[bytes]:
+        """What comes. Where it does not, it is asked for once more."""
+        most = (PATIENCE + SILENCE * 2).total_seconds()
+        while True:
+            with self._silence.waiting("sent next to nothing", most):
+                piece = next(coming, None)
+            if piece is None:
+                return
+            yield piece
 
     @contextlib.contextmanager
     def _told(self, what: str, name: str) -> Iterator[None]:

@@ -49,6 +49,13 @@ class Store(ABC):
     """So many small files may be read at the same time."""
 
     @abstractmethod
+    def trial(self) -> None:
+        """Find out whether anything can be written, before others have work that would be in vain; nothing is left.
+
+        A store where this would cost more than it saves does nothing.
+        """
+
+    @abstractmethod
     def entries(self) -> list[Entry]:
         """All files, ours and others'."""
 

@@ -83,7 +83,7 @@ def where(word: str, tell: Tell, endpoint: str = "", region: str = "") -> Where:
     if "://" not in word:
         backup = backup_of(Path(word), tell)
         with told([f"runbook validate {shlex.quote(word)}"]):
-            return Where(word, backup.store, open_store(backup.store, backup.hosts), backup)
+            return Where(word, backup.store, open_store(backup.store, backup.hosts, tell), backup)
     fault = store_url(word)
     if word.startswith("host://"):
         fault = fault or "needs a plan that says how to reach the node: name the backup plan instead"
@@ -96,7 +96,7 @@ def where(word: str, tell: Tell, endpoint: str = "", region: str = "") -> Where:
         )
     place = Place(word, endpoint, region)
     with told([f"runbook snapshot list {shlex.quote(word)}{NOTE}after mending that"]):
-        return Where(word, place, open_store(place, None))
+        return Where(word, place, open_store(place, None, tell))
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,12 @@ class Source:
     place: Place
     hosts: Plan | None
     identities: Sequence[Any]
+    tell: Tell
     cluster: str = ""
 
     def store(self, url: str) -> Store:
         """The store of that URL. Raises StoreTrouble."""
-        return open_store(replace(self.place, url=url), self.hosts)
+        return open_store(replace(self.place, url=url), self.hosts, self.tell)
 
 
 def source(word: str, plan: Path | None, identity_file: Path | None, endpoint: str, region: str, tell: Tell) -> Source:
@@ -120,7 +121,8 @@ def source(word: str, plan: Path | None, identity_file: Path | None, endpoint: s
     told_ = backup.store if backup else Place("")
     place = replace(told_, endpoint=endpoint or told_.endpoint, region=region or told_.region)
     keys = identities(identity_file)
-    return Source(word, place, backup.hosts, keys, backup.name) if backup else Source(word, place, None, keys)
+    hosts, cluster = (backup.hosts, backup.name) if backup else (None, "")
+    return Source(word, place, hosts, keys, tell, cluster)
 
 
 def identities(file: Path | None) -> list[Any]:

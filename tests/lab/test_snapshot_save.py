@@ -239,6 +239,35 @@ def test_the_store_is_asked_before_any_host(desk: Keeper) -> None:
     desk.store.mkdir(mode=0o700)
 
 
+@pytest.mark.parametrize(("options", "says"), [("ro", "Read-only file system"), ("size=256k", "No space left")])
+def test_a_store_that_takes_nothing_is_found_out_before_any_host_has_work(
+    desk: Keeper, options: str, says: str
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(desk.store)], check=True)
+    try:
+        done = desk.save(code=3)
+        assert desk.stored() == []
+    finally:
+        subprocess.run(["umount", str(desk.store)], check=True)
+    assert f"cannot write into file://{desk.store}: {says}" in done.stderr
+    assert "asking" not in done.stderr
+
+
+@pytest.mark.parametrize(("options", "says"), [("ro", "Read-only file system"), ("size=256k", "No space left")])
+def test_a_node_that_takes_nothing_is_found_out_before_any_host_has_work(desk: Keeper, options: str, says: str) -> None:
+    desk.write_backup(store={"url": "host://m3/var/lib/backups"})
+    text = f"mkdir -p /var/lib/backups && mount -t tmpfs -o {options} none /var/lib/backups"
+    desk.lab.exec("m3", ["sh", "-c", text], check=True)
+    try:
+        done = desk.save(code=3)
+        assert desk.lab.exec("m3", ["ls", "-A", "/var/lib/backups"], check=True).stdout == ""
+    finally:
+        desk.lab.exec("m3", ["sh", "-c", "umount /var/lib/backups && rm -r /var/lib/backups"], check=True)
+    assert "cannot write into host://m3/var/lib/backups: " in done.stderr
+    assert says in done.stderr
+    assert "asking" not in done.stderr
+
+
 def test_a_full_disk_on_the_host(desk: Keeper) -> None:
     """A disk of 1 MiB in the workspace's place, on every host."""
     for host in desk.lab.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runbook.snapshots import silence
 from runbook.snapshots.store_objects import Objects
 from runbook.snapshots.stores import AlreadyThere, StoreTrouble
 from tests.stores.conftest import Site, access
@@ -61,6 +63,67 @@ def test_the_server_vanishes_in_an_upload(own: Site, soon: None, how: str) -> No
     assert again.entries() == []
     again.write(NAME, pieces(20))
     assert [entry.size for entry in again.entries()] == [20 << 20]
+
+
+@ENDS
+def test_who_waits_for_a_server_that_vanished_is_told_so(
+    own: Site, soon: None, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "FIRST", 1.0)
+    lines: list[str] = []
+    server = own.server
+    assert server
+    store = Objects(own.place(), lines.append)
+
+    def source() -> Iterator[bytes]:
+        yield from pieces(30)
+        time.sleep(2.5)  # which is no silence of the store
+        assert lines == []
+        hit(server, how)
+        yield from pieces(30)
+
+    told(lambda: store.write(NAME, source()))
+    assert lines[0].startswith(f"{store.url}: has confirmed nothing for 1")
+    assert lines[0].endswith(" s; waiting, 10 s at most")
+    assert 2 <= len(lines) <= 5
+
+
+@ENDS
+def test_who_reads_from_a_server_that_vanished_is_told_so(
+    own: Site, soon: None, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "FIRST", 1.0)
+    lines: list[str] = []
+    assert own.server
+    store = Objects(own.place(), lines.append)
+    store.write(NAME, pieces(60))
+    reading = iter(store.read(NAME))
+    next(reading)
+    time.sleep(2)
+    assert lines == []
+    hit(own.server, how)
+    told(lambda: list(reading))
+    assert lines[0].startswith(f"{store.url}: has ")
+    assert " for 1" in lines[0]
+    assert 1 <= len(lines) <= 4
+
+
+@pytest.mark.parametrize("own", ["s3"], indirect=True)
+def test_the_word_is_on_standard_error_and_the_document_stays_one(own: Site) -> None:
+    place = own.place()
+    argv = [sys.executable, "-m", "runbook.cli", "snapshot", "list", place.url, "--endpoint", place.endpoint]
+    assert own.server
+    own.server.freeze()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*argv, "--output", "json"], stdout=pipe, stderr=pipe, text=True) as lists:
+        assert lists.stderr
+        line = lists.stderr.readline()
+        own.server.freeze(False)
+        out, err = lists.communicate(timeout=30)
+    assert line == f"{place.url}: has not answered for 15 s; waiting, 30 s at most\n"
+    assert err == ""
+    assert json.loads(out)["snapshots"] == []
+    assert lists.returncode == 0
 
 
 @ENDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -146,3 +147,42 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_removes(store: Files) 
             assert left[0].startswith(".living.db.")
         finally:
             living.kill()
+
+
+def test_a_trial_of_writing_leaves_nothing(store: Files) -> None:
+    store.trial()
+    assert names(store) == []
+    (store.path / f".{NAME}.0123abcd.part").write_bytes(b"of a writer that was killed")
+    store.trial()
+    assert names(store) == []
+    store.write(NAME, [b"x"])
+
+
+def test_a_trial_finds_out_what_a_writer_would(store: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreTrouble, match="mount it"):
+        Files(tmp_path / "not-mounted").trial()
+
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(StoreTrouble, match="its file system has no hard links"):
+        store.trial()
+    assert names(store) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [("ro", "Read-only file system; it must be writable"), ("size=256k", "No space left on device; make room: df -h")],
+)
+def test_a_trial_on_such_a_disk(tmp_path: Path, options: str, says: str) -> None:
+    """As root, who may do everything but this."""
+    mounted = 'mount -t tmpfs -o "$1" none "$2" && exec "$3" -c "$4" "$2"'
+    program = "import os, sys; from pathlib import Path; from runbook.snapshots.store_files import Files\n"
+    program += "try: Files(Path(sys.argv[1])).trial()\nexcept Exception as e: print(e, os.listdir(sys.argv[1]))"
+    argv = ["unshare", "-m", "sh", "-c", mounted, "sh", options, str(tmp_path), sys.executable, program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr}")
+    assert f"cannot write into file://{tmp_path}: {says}" in done.stdout
+    assert done.stdout.endswith(" []\n")

@@ -275,3 +275,11 @@ def test_what_a_pushed_file_does_not_tell_is_left_open(desk: Desk) -> None:
     made = desk.json("push", SAMPLE, desk.plan)
     assert (made["etcd"], made["kubernetes"], made["member"]) == ("", "", "")
     assert (made["revision"], made["cluster"]) == (51, "prod")
+
+
+def test_a_push_tries_the_store_before_it_proves_a_file_that_may_be_large(desk: Desk) -> None:
+    desk.store.path.rmdir()
+    done = desk.type("push", SAMPLE, desk.plan, code=3)
+    assert "make the directory, or mount it" in done.stderr
+    assert "whole" not in done.stderr.partition("\n")[0]
+    assert not desk.store.path.exists()
