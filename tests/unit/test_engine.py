@@ -132,6 +132,23 @@ def test_a_halt_in_the_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not life.faults(restored=False)
 
 
+def test_a_halt_tells_the_last_words_of_what_did_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the message, in the journal and on each host; without the secret that stood in the log."""
+    life = Life(plan())
+    monkeypatch.setattr(
+        life.world, "crashes", lambda host, name: (host.name, name, host.lineage()[:3]) == ("m2", "etcd", "res")
+    )
+    log = '{"level":"fatal","msg":"discovery failed","error":"https://me:swordfish@10.0.1.11 refused"}\n'
+    life.world.last_words["m2", "etcd"] = f'{{"status": {{"exitCode": 1, "metadata": {{"attempt": 4}}}}}}\n----\n{log}'
+    life.session("forward")
+    error = told(life, Halted, 4)
+    words = "the last container etcd that ended did so with exit code 1, after 4 restarts; its last words: fatal: "
+    assert words + "discovery failed: https://me:•••@10.0.1.11 refused" in str(error)
+    assert error.message.count("that ended did so") == 1, "the others have nothing to tell"
+    assert words in str(life.lines)
+    assert "swordfish" not in f"{error}{life.lines}"
+
+
 def test_a_silent_host_while_preparing_halts_and_undoes_nothing() -> None:
     """Nobody can say what it did: that is not a no."""
     life = Life(plan())
