@@ -11,6 +11,7 @@ import pytest
 
 from runbook.checks import Finding, Severity
 from runbook.errors import Halted, Held, Refused, RunbookError, Unverified
+from runbook.facts import AFTER, told_by
 from runbook.hands import FRESH, Hands, Open
 from runbook.journal import Journal, Line, read
 from runbook.replay import replay
@@ -113,10 +114,14 @@ def test_a_check_of_the_serving_cluster_that_fails(findings: dict[str, list[Find
     life.session("forward")
     error = told(life, Unverified, 7)
     assert life.state == "unverified"
+    assert "but not verified" in error.message
+    assert "is verified" not in str(error)
+    assert "m2, m3: the restored cluster serves, with nothing amiss found here, but is not verified" in error.true
     assert any("--accept" in command for command in error.next)
     assert not any(host.exists(LOCK) for host in life.world.hosts.values()), "it is unlocked"
     findings["verify"].clear()
     assert life.session("forward") == "complete"
+    assert set(told_by(life.lines, replay(life.lines)).values()) == {AFTER["VerifyCluster"]}
     assert not life.faults(restored=True)
 
 
