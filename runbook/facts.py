@@ -34,6 +34,10 @@ AFTER = {
 
 Of what the run has not stopped they do not say that it serves: a cluster that is dead is restored with the same steps.
 """
+UNSURE = (
+    "the restored cluster serves, with nothing amiss found here, but is not verified; the old data is kept beside it"
+)
+"""What is true where the last check said yes of a host, while it, or a step before it, said no of another."""
 BEGUN = {
     "RestoreAside": "the restore beside the data was begun",
     "StopControllers": "the controllers were told to stop",
@@ -96,11 +100,22 @@ def gather(lines: Sequence[Line], past: Replay) -> dict[str, Fact]:
             _take_removal(line, facts.setdefault(line["host"], Fact()))
         elif line["event"] in ("begin", "begun", "end") and line.get("host"):
             _take_action(line, facts.setdefault(line["host"], Fact()), TAKEN_BACK if undoing else BEGUN)
+    if not _verified(past):
+        said, sure = (text.partition("; ")[0] for text in (UNSURE, AFTER["VerifyCluster"]))
+        for fact in facts.values():
+            fact.true = fact.true.replace(sure, said)
     if past.closed and lines:
         swept = Fact("nothing of this run is left here", at=lines[-1]["at"])
         kept = "the run was closed without it ({why}): what the run left here is here still"
         return {h: Fact(kept.format(why=past.left[h]), at=f.at) if h in past.left else swept for h, f in facts.items()}
     return facts
+
+
+def _verified(past: Replay) -> bool:
+    """Whether all of the cluster is: one host's yes says nothing of the others."""
+    return all(
+        past.steps.get(step, "DONE") in ("DONE", "SKIPPED") for step in ("RestartWorkerKubelets", "VerifyCluster")
+    )
 
 
 def told_by(lines: Sequence[Line], past: Replay) -> dict[str, str]:

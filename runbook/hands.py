@@ -92,7 +92,13 @@ class Hands:
         at: dict[str, float] = {}
         views = ask_until(self.hosts, probes, self.clock, set(self.trouble), at)
         self.shown.keep({h: probes[h] for h, view in views.items() if view.verdict is Verdict.YES}, at)
-        return {h: self._with_trouble(h, view) for h, view in views.items()}
+        clues = self._clues({n.name: step.clue(n) for n in targets if views[n.name].verdict is Verdict.NO})
+        return {h: self._with_trouble(h, view, clues.get(h, "")) for h, view in views.items()}
+
+    def _clues(self, probes: Mapping[str, Probe]) -> dict[str, str]:
+        """What hosts that say no can tell of why; a host that falls silent at that has still said no."""
+        told = ask_once(self.hosts, {h: p for h, p in probes.items() if p.questions})
+        return {h: view.saw for h, view in told.items() if view.verdict is Verdict.NO}
 
     def _may_start(self, step: Step, targets: Sequence[Target]) -> Views:
         ready = {n.name: self.shown.rest(n.name, step.ready(n)) for n in targets}
@@ -102,8 +108,10 @@ class Hands:
         may |= ask_until(self.hosts, {h: ready[h] for h in open_ if h not in may}, self.clock)
         return views | {h: READY if view.verdict is Verdict.YES else view for h, view in may.items()}
 
-    def _with_trouble(self, host: str, view: View) -> View:
-        """A host that is not done, with what its command said, which is the better reason."""
+    def _with_trouble(self, host: str, view: View, clue: str = "") -> View:
+        """A host that is not done, with what it can tell of why, and what its command said, the better reason."""
+        if clue:
+            view = View(view.verdict, once(view.saw, clue))
         if view.verdict is Verdict.YES or host not in self.trouble:
             return view
         trouble = self.trouble[host]

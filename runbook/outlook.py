@@ -24,6 +24,7 @@ class Part:
     ready: Probe
     do: tuple[Action, ...]
     done: Probe
+    clue: Probe
     undo: tuple[Action, ...] | Irreversible
     undone: Probe
 
@@ -68,7 +69,7 @@ def placeholders(plan: Plan, bound: Binding) -> Binding:
 
 
 def gather(plan: Plan, bound: Binding, procedure: Procedure) -> Outlook:
-    """Ask every step its five questions for every host that takes part: all but the binding's absent nodes."""
+    """Ask every step its questions for every host that takes part: all but the binding's absent nodes."""
     plan, bound = plan.as_written(), placeholders(plan, bound)
     nodes = [Target(plan, bound, n) for n in plan.nodes if n.name not in bound.absent]
     workers = [Target(plan, bound, w) for w in plan.workers]
@@ -94,6 +95,7 @@ def _part(step: Step, n: Target) -> Part:
         step.ready(n),
         tuple(step.do(n)),
         step.done(n),
+        step.clue(n),
         undo if isinstance(undo, Irreversible) else tuple(undo),
         step.undone(n),
     )
@@ -117,7 +119,10 @@ def _checks(group: str, plan: Plan, bound: Binding, targets: Sequence[Target]) -
 def questions(outlook: Outlook) -> list[tuple[str, str, Command]]:
     """Every question of every probe: (what it asks, host, command)."""
     probes = [
-        (host, p) for s in outlook.steps for host, part in s.hosts.items() for p in (part.ready, part.done, part.undone)
+        (host, p)
+        for s in outlook.steps
+        for host, part in s.hosts.items()
+        for p in (part.ready, part.done, part.clue, part.undone)
     ]
     probes += list(outlook.may_roll_back.items())
     return [(q.says, host, q.ask) for host, p in probes for q in p.questions]
@@ -173,6 +178,7 @@ def _plain_part(part: Part, plan: Plan) -> dict[str, Any]:
         "ready": _probe(part.ready),
         "do": [_action(a, plan) for a in part.do],
         "done": _probe(part.done),
+        "clue": _probe(part.clue),
         "undo": undo.why if isinstance(undo, Irreversible) else [_action(a, plan) for a in undo],
         "undone": _probe(part.undone),
     }

@@ -171,6 +171,7 @@ def _part(part: Part, scripts: Scripts) -> dict[str, Any]:
         "commands": do["commands"],
         "uploads": do["uploads"],
         "done": _probe(part.done, scripts),
+        "clue": _probe(part.clue, scripts),
         "undo": [] if isinstance(part.undo, Irreversible) else _actions(part.undo, scripts)["commands"],
         "undone": _probe(part.undone, scripts),
     }

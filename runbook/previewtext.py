@@ -156,6 +156,7 @@ def _step(number: int, s: StepPart, scripts: Scripts) -> list[str]:
     lines += _listed("does", {host: p.do for host, p in s.hosts.items()}, scripts)
     lines += _checks(s.checks)
     lines += _says("done when", [p.done for p in s.hosts.values()])
+    lines += _says("where not, tells", [p.clue for p in s.hosts.values()])
     undos = {host: () if isinstance(p.undo, Irreversible) else p.undo for host, p in s.hosts.items()}
     never = [(host, p.undo.why) for host, p in s.hosts.items() if isinstance(p.undo, Irreversible)]
     lines += [f"{PAD}cannot be undone on {', '.join(on)}: {why}" for on, why in grouped(never)]

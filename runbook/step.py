@@ -275,6 +275,10 @@ class Step(ABC):
     def done(self, n: Target) -> Probe:
         """The postcondition, seen on the host."""
 
+    def clue(self, n: Target) -> Probe:
+        """Asked once where ``done`` did not come true in time: its objection is told beside, and decides nothing."""
+        return NOTHING
+
     def undo(self, n: Target) -> Sequence[Action] | Irreversible:
         """What takes it back, in order; safe to repeat; touches only what carries this run's id."""
         return ()

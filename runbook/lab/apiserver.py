@@ -234,14 +234,23 @@ def parse_flags(argv: list[str]) -> dict[str, str]:
     return dict(word.removeprefix("--").split("=", 1) for word in argv if word.startswith("--") and "=" in word)
 
 
+def give_up(error: str) -> int:
+    """Exit code and last line as the real one's: klog's, on standard error."""
+    stamp = f"{time.strftime('%m%d %H:%M:%S')}.000000 {os.getpid():7}"
+    print(f'E{stamp} run.go:74] "command failed" err={json.dumps(error)}', file=sys.stderr, flush=True)
+    return 1
+
+
 def main(argv: list[str]) -> int:
-    """Serve until killed; exit 1 where etcd does not answer in time."""
+    """Serve until killed; exit 1 where it has no certificate, or etcd does not answer in time."""
     kernel.set_process_name("kube-apiserver")
     server = ApiServer(parse_flags(argv))
-    context = server_context(server.flags)
+    try:
+        context = server_context(server.flags)
+    except OSError as error:
+        return give_up(f"open {server.flags['tls-cert-file']}: {(error.strerror or str(error)).lower()}")
     if not server.wait_for_etcd():
-        print("error while dialing etcd: context deadline exceeded", flush=True)
-        return 1
+        return give_up("error while dialing etcd: context deadline exceeded")
     threading.Thread(target=server.keep_lease, daemon=True).start()
     print(f"pid {os.getpid()} serving on port {server.flags['secure-port']}", flush=True)
     serve("0.0.0.0", int(server.flags["secure-port"]), context, server.handle)  # noqa: S104 - as the real one

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from runbook.lab.wire import READY, RUNNING, STATE, ask
+from runbook.lab.wire import EXITED, READY, RUNNING, STATE, ask
 
 Json = dict[str, Any]
 PROGRAMS = "/opt/runbook-lab/bin:/usr/bin:/bin"
@@ -184,13 +184,13 @@ def each(options: dict[str, str], arguments: list[str], verb: str) -> int:
 
 
 def logs(options: dict[str, str], arguments: list[str]) -> int:
-    """The container's log."""
+    """The container's log: on standard error, for what the lab's containers run logs there, as etcd does."""
     for c in containers():
         if arguments and c["id"].startswith(arguments[0]):
             with open(c["logPath"], errors="replace") as file:
                 lines = file.readlines()
             count = int(options.get("tail", "-1"))
-            sys.stdout.writelines(lines[-count:] if count > 0 else lines)
+            sys.stderr.writelines(lines[-count:] if count > 0 else lines)
             return 0
     return fail(f"rpc error: code = NotFound desc = container {arguments[:1]} not found")
 
@@ -201,6 +201,8 @@ def inspect(_: dict[str, str], arguments: list[str]) -> int:
         if arguments and c["id"].startswith(arguments[0]):
             status = {key: c[key] for key in SHOWN if key != "podSandboxId"}
             status |= {"exitCode": c["exitCode"], "finishedAt": c["finishedAt"], "logPath": c["logPath"]}
+            reason = "Completed" if c["exitCode"] == 0 else "Error"
+            status |= {"reason": reason if c["state"] == EXITED else "", "message": ""}
             return show({"status": status, "info": {"pid": c["pid"], "sandboxID": c["podSandboxId"]}})
     return fail(f"rpc error: code = NotFound desc = container {arguments[:1]} not found")
 

@@ -262,6 +262,9 @@ class StartEtcd(Step):
         up = pods.in_place(n, "etcd") & pods.runs(n, "etcd") & pods.listens(n, pods.client_port(n))
         return (up & same_data_everywhere(n)).within(n.plan.timeouts.quorum)
 
+    def clue(self, n: Target) -> Probe:
+        return pods.last_words(n, "etcd")
+
     def undo(self, n: Target) -> Sequence[Action]:
         return [*cluster.keep_discarded(n), cluster.leader_last(n, note=False), pods.stop(n, "etcd")]
 
@@ -292,6 +295,9 @@ class StartApiServers(Step):
             & cluster.api_ready(n)
         )
         return up.within(n.plan.timeouts.api_server)
+
+    def clue(self, n: Target) -> Probe:
+        return pods.last_words(n, "kube-apiserver")
 
     def undo(self, n: Target) -> Sequence[Action]:
         return [pods.stop(n, "kube-apiserver"), *cluster.note_serving(n)]

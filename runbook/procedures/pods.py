@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from runbook import parse
+from runbook import lastwords, parse
 from runbook.procedures import scripts
 from runbook.procedures.words import STATIC_PODS, in_run, look, script, silent
 from runbook.step import Command, Probe, Result, Target, probe
@@ -14,6 +14,8 @@ KUBE_SYSTEM = "kube-system"
 API_PORT = 6443
 ALONE = 10.0
 """Seconds for the kubelet of a host that joins later to stop a pod, before it is stopped by crictl."""
+LISTENING = 10.0
+"""Seconds for crictl to tell of a container that has ended."""
 METRICS_PORT = 2381
 """Where kubeadm's etcd serves its metrics: opened last, so it tells that the member serves its peers."""
 
@@ -127,15 +129,27 @@ def runs(n: Target, *names: str) -> Probe:
         if not result.ok:
             return f"crictl could not say: {result.tail()}"
         try:
-            seen = {c.name for c in parse.containers(result.out) if c.running and c.namespace == KUBE_SYSTEM}
+            seen = [c for c in parse.containers(result.out) if c.namespace == KUBE_SYSTEM]
         except parse.ParseError as error:
             return str(error)
-        missing = [name for name in names if name not in seen]
-        return f"no container {', '.join(missing)} runs" if missing else ""
+        missing = [name for name in names if name not in {c.name for c in seen if c.running}]
+        never = [name for name in missing if name not in {c.name for c in seen}]
+        why = f", and the kubelet has made no {', '.join(never)}: its log there says why" if never else ""
+        return f"no container {', '.join(missing)} runs{why}" if missing else ""
 
     ask = ("crictl", "ps", "-a", "-o", "json", "--label", f"io.kubernetes.pod.namespace={KUBE_SYSTEM}")
     says = f"{', '.join(names)} run{'s' if len(names) == 1 else ''}"
     return probe(says, Command(ask, n.plan.timeouts.command), judge)
+
+
+def last_words(n: Target, name: str) -> Probe:
+    """The objection is how its newest container that has ended did so, and the end of its log; none where none has.
+
+    Those that ended before this run stopped it are gone (``scripts.STOP``). Where crictl cannot say, there is nothing
+    to tell: whether one runs is asked beside this, and says so.
+    """
+    ask = script(scripts.LAST_WORDS, name, timeout=min(LISTENING, n.plan.timeouts.command), changes=False)
+    return probe(f"the last words of {name}", ask, lambda result: lastwords.of(name, result.out))
 
 
 def closed(n: Target, *ports: int) -> Probe:

@@ -173,6 +173,7 @@ class FakeHost(Files):
             scripts.REVISION_NOW: self._now,
             scripts.COMPACTED: self._compacted,
             locks.READ: self._who_holds_it,
+            scripts.LAST_WORDS: self._last_words,
         }
         if text in native:
             return (yield from native[text](args, out, err))
@@ -187,6 +188,11 @@ class FakeHost(Files):
         lock = self.read(args[0])
         if lock is not None:
             out.append(f"now 1775743260\nlife 1775743200.5\nlock {lock}")
+        return 0
+
+    def _last_words(self, args: list[str], out: list[str], err: list[str]) -> Step:
+        yield from ()
+        out.append(self.world.last_words.get((self.name, args[0]), ""))
         return 0
 
     def _pace(self, args: list[str], out: list[str], err: list[str]) -> Step:

@@ -33,6 +33,8 @@ class World:
         self.absent: set[str] = set()
         """Nodes that the run goes on without: a minority, so other data there does no harm."""
         self.edited: dict[tuple[str, str], str] = {}
+        self.last_words: dict[tuple[str, str], str] = {}
+        """By host and container, what crictl tells of the last one that ended."""
         self.etcdutl_fails = ""
         self.jobs: dict[str, Any] = {}
         self.begun: dict[str, dict[str, list[str]]] = {}

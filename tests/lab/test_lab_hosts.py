@@ -99,7 +99,9 @@ def test_crictl_prints_what_the_real_one_does(lab: Lab) -> None:
     assert (unknown.returncode, "NotFound" in unknown.stderr) == (1, True)
     assert crictl("images", "-o", "json")["images"]
     assert crictl("inspect", etcd["id"][:13])["info"]["pid"] > 1
-    assert "ready to serve client requests" in lab.exec("m1", ["crictl", "logs", etcd["id"]], check=True).stdout
+    logged = lab.exec("m1", ["crictl", "logs", etcd["id"]], check=True)
+    assert ("ready to serve client requests" in logged.stderr, logged.stdout) == (True, "")
+    assert len(lab.exec("m1", ["crictl", "logs", "--tail", "2", etcd["id"]]).stderr.splitlines()) == 2
     assert ssh(lab, "ops@m1", "crictl ps -o json").returncode != 0, "the runtime is root's"
 
 

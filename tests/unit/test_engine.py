@@ -11,6 +11,7 @@ import pytest
 
 from runbook.checks import Finding, Severity
 from runbook.errors import Halted, Held, Refused, RunbookError, Unverified
+from runbook.facts import AFTER, told_by
 from runbook.hands import FRESH, Hands, Open
 from runbook.journal import Journal, Line, read
 from runbook.replay import replay
@@ -113,10 +114,14 @@ def test_a_check_of_the_serving_cluster_that_fails(findings: dict[str, list[Find
     life.session("forward")
     error = told(life, Unverified, 7)
     assert life.state == "unverified"
+    assert "but not verified" in error.message
+    assert "is verified" not in str(error)
+    assert "m2, m3: the restored cluster serves, with nothing amiss found here, but is not verified" in error.true
     assert any("--accept" in command for command in error.next)
     assert not any(host.exists(LOCK) for host in life.world.hosts.values()), "it is unlocked"
     findings["verify"].clear()
     assert life.session("forward") == "complete"
+    assert set(told_by(life.lines, replay(life.lines)).values()) == {AFTER["VerifyCluster"]}
     assert not life.faults(restored=True)
 
 
@@ -130,6 +135,23 @@ def test_a_halt_in_the_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "API is down" in error.means
     assert life.session("backward") == "rolled-back"
     assert not life.faults(restored=False)
+
+
+def test_a_halt_tells_the_last_words_of_what_did_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the message, in the journal and on each host; without the secret that stood in the log."""
+    life = Life(plan())
+    monkeypatch.setattr(
+        life.world, "crashes", lambda host, name: (host.name, name, host.lineage()[:3]) == ("m2", "etcd", "res")
+    )
+    log = '{"level":"fatal","msg":"discovery failed","error":"https://me:swordfish@10.0.1.11 refused"}\n'
+    life.world.last_words["m2", "etcd"] = f'{{"status": {{"exitCode": 1, "metadata": {{"attempt": 4}}}}}}\n----\n{log}'
+    life.session("forward")
+    error = told(life, Halted, 4)
+    words = "the last container etcd that ended did so with exit code 1, after 4 restarts; its last words: fatal: "
+    assert words + "discovery failed: https://me:•••@10.0.1.11 refused" in str(error)
+    assert error.message.count("that ended did so") == 1, "the others have nothing to tell"
+    assert words in str(life.lines)
+    assert "swordfish" not in f"{error}{life.lines}"
 
 
 def test_a_silent_host_while_preparing_halts_and_undoes_nothing() -> None:

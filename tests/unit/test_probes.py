@@ -75,6 +75,27 @@ def test_every_component_named_must_be_stopped() -> None:
     assert said(both, lists([container("etcd")], box("etcd"))) == ""
 
 
+@pytest.mark.parametrize(
+    ("result", "objection"),
+    [
+        (lists([container("etcd"), container("kube-apiserver", "CONTAINER_EXITED")]), ""),
+        (lists([container("etcd", "CONTAINER_EXITED")]), "no container etcd runs"),
+        (
+            lists([container("etcd", namespace="monitoring"), container("etcd-exporter")]),
+            "no container etcd runs, and the kubelet has made no etcd: its log there says why",
+        ),
+    ],
+)
+def test_whether_a_component_runs(result: Result, objection: str) -> None:
+    alone = Result(0, result.out.partition("\n----\n")[0])
+    assert said(pods.runs(NODE, "etcd"), alone) == objection
+
+
+@pytest.mark.parametrize("result", [Result(0), Result(127, "", "sh: crictl: not found"), Result(0, "\n")])
+def test_where_no_container_has_ended_or_crictl_is_absent_there_are_no_last_words(result: Result) -> None:
+    assert said(pods.last_words(NODE, "etcd"), result) == ""
+
+
 def status(revision: int) -> str:
     header = {"cluster_id": 1, "member_id": 2, "revision": revision}
     return json.dumps([{"Endpoint": "e", "Status": {"header": header}}])

@@ -37,6 +37,22 @@ def step(second: float, name: str, to: str, saw: dict[str, str] | None = None) -
     return line("step", second, step=name, to=to, trigger="proceed", saw=saw, **{"from": "ACTING"})
 
 
+@pytest.mark.parametrize("worker", ["FAILED", "UNKNOWN"])
+def test_a_run_that_is_not_verified_says_of_no_host_that_it_is(worker: str) -> None:
+    """All checks passed, but a worker's kubelet was not restarted: exit 7, and the removal after --accept too."""
+    lines = [
+        line("run", 0, **HEADER | {"workers": ["w1"]}),
+        *(step(i, name, "DONE") for i, name in enumerate(ORDER)),
+        step(20, "RestartWorkerKubelets", worker, {"w1": "unknown: no answer"}),
+        step(21, "VerifyCluster", "DONE"),
+        state(22, "verifying", "unverified"),
+    ]
+    known = facts.told_by(lines, replay(lines))
+    assert known["m1"] == facts.UNSURE
+    end = line("end", 30, host="m1", step="LockHosts", key="LockHosts.sweep.1.1.0", code=0)
+    assert "verified;" not in facts.told_by([*lines, end], replay(lines))["m1"].replace("is not verified;", "")
+
+
 def state(second: float, source: str, dest: str, why: str = "because") -> Line:
     return line("state", second, to=dest, why=why, **{"from": source})
 

@@ -32,7 +32,7 @@ from runbook.procedures.scripts.etcd import (
     REVISION_NOW,
     SNAPSHOT_REVISION,
 )
-from runbook.procedures.scripts.manifests import IN_PLACE, SAVE, START, STOP, STOPPED, UNCHANGED, UNSAVE
+from runbook.procedures.scripts.manifests import IN_PLACE, LAST_WORDS, SAVE, START, STOP, STOPPED, UNCHANGED, UNSAVE
 from runbook.procedures.scripts.run import ABSENT, DIGEST, LOCK, MAKE_DIR, PROVEN, RESTART_KUBELET, SWEEP, UNLOCK
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "KEEP_DISCARDED",
     "KEPT",
     "LAST_REVISION",
+    "LAST_WORDS",
     "LATER",
     "LEADER_LAST",
     "LOCK",

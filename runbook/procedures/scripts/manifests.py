@@ -153,6 +153,18 @@ crictl pods -o json --label io.kubernetes.pod.namespace=kube-system || exit 3
 """
 """manifests, saved, names; read-only. The runtime's two lists, where the manifests are parked."""
 
+LAST_WORDS = r"""
+set -u
+for id in $(crictl ps -a -q --state exited --label io.kubernetes.pod.namespace=kube-system \
+  --label "io.kubernetes.container.name=$1"); do
+  crictl inspect -o json "$id"
+  echo ----
+  crictl logs --tail 500 "$id" 2>&1 | tail -c 65536
+  exit 0
+done
+"""
+"""name; read-only. Of the newest container that has ended, which crictl lists first: how, and the end of its log."""
+
 IN_PLACE = r"""
 set -u
 from=$1
