@@ -92,7 +92,7 @@ def _removed_if_not(store: Store, name: str) -> Iterator[None]:
     except AlreadyThere:
         raise
     except BaseException:
-        for one in (name, name + SUFFIX):
-            with contextlib.suppress(StoreTrouble):
+        with contextlib.suppress(StoreTrouble):  # one that does not answer is not waited for once more for the other
+            for one in (name, name + SUFFIX):
                 store.remove(one)
         raise

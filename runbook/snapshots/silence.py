@@ -39,14 +39,14 @@ class Silence:
     def waiting(self, nothing: str, most: float) -> Iterator[None]:
         """The store is waited for while the block lasts, at the end of which something has moved, unless it raises.
 
-        ``nothing`` is what the store has not done, as it reads after "has", and ``most`` for how many seconds in all it
-        may stay silent before it is given up.
+        ``nothing`` is what the store has not done, as it reads after "has", and ``most`` for how many seconds from now
+        it may stay silent before it is given up.
         """
         with self._mutex:
             now = time.monotonic()
             if self._since is None or now - self._failed > AT_ONCE:
                 self._since, self._next = now, FIRST
-            self._nothing, self._most = nothing, most
+            self._nothing, self._most = nothing, now - self._since + most
         try:
             yield
         except (NotThere, AlreadyThere):  # which is an answer

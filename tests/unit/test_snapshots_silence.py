@@ -77,7 +77,7 @@ def test_a_failure_that_is_tried_again_is_the_same_silence(clock: Clock) -> None
     silent = StoreTrouble("it does not answer", "")
     failed(clock, still, "sent nothing", 180, 14, silent)
     failed(clock, still, "not answered", 120, 2, silent)
-    assert told == [f"{URL}: has not answered for 15 s; waiting, 2 min at most"]
+    assert told == [f"{URL}: has not answered for 15 s; waiting, 2 min 14 s at most"]
     clock.now += 60  # much later, something else is asked
     with still.waiting("not answered", 120):
         clock.passes(still, 14)
