@@ -72,8 +72,12 @@ def save(backup: Backup, tell: Tell) -> Saved:
         warnings += [uncounted] if uncounted else []
         values |= _success(sidecar, time.monotonic() - began)
         pruned = [] if wrong else _pruned(backup, store, tell, warnings)
-    finally:
+    except BaseException:
         _measured(backup, values, warnings)
+        for text in warnings:  # which the error, that is all that comes of this, does not have
+            tell(f"warning: {text}")
+        raise
+    _measured(backup, values, warnings)
     return Saved(sidecar, time.monotonic() - began, tuple(pruned), tuple(warnings))
 
 

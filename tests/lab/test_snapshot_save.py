@@ -401,6 +401,15 @@ def test_whoever_is_killed_while_it_brings_them_leaves_nothing(
     assert desk.stored() == []
 
 
+def test_a_failure_that_no_alert_hears_of_is_told_too(desk: Keeper) -> None:
+    desk.write_backup(
+        metrics=str(desk.home / "gone"), nodes=[{"name": "m1", "host": "m9", "peerURLs": ["https://m9:2380"]}]
+    )
+    done = desk.save(code=3)
+    assert "no member of test can give a snapshot" in done.stderr
+    assert f"warning: no alert hears of this: spec.metrics, {desk.home / 'gone'}: No such file" in done.stderr
+
+
 def test_metrics_are_written_also_where_it_fails(desk: Keeper) -> None:
     metrics = desk.home / "metrics"
     metrics.mkdir()
