@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from runbook import situation
 from runbook.asking import ask_once
+from runbook.checks import Finding, Severity
 from runbook.errors import Halted, UsageError
+from runbook.findings import in_the_way, reason
 from runbook.hands import Hands
 from runbook.holding import Holding
 from runbook.lifecycle import FINISHED, StepRun, Verdict, Views
@@ -82,6 +84,7 @@ class Debt:
         if any(s.step.supplied and s.state not in FINISHED for s in self.steps):
             self.engine.plan = self.hands.plan = self.engine.supply(self.engine.plan)
             self.hands.bind(self.hands.bound)
+        self._may_begin()
         self.lock.not_anothers()
         self._not_over(self.lock.claim())
         self.lock.hold()
@@ -96,7 +99,39 @@ class Debt:
                 self._stopped(f"{self.name} did not get {current.step.title()!r}", current.views)
         if kept := self.lock.release():
             self._stopped(kept, {})
+        self._is_well()
         self._settled()
+
+    def _may_begin(self) -> None:
+        """Before its first change, what the others were asked before theirs, as far as it is about a host.
+
+        The others are asked too, to compare with, and only read. A node that was there when the run began was asked
+        then, and may since be half-way, where the same questions have other answers. Raises Held, Halted.
+        """
+        if replay(self.engine.journal.lines).holds(self.name):
+            return
+        everyone = [n for n in self._everyone() if n.name not in self.hands.bound.absent]
+        found = self.hands.look("preflight", everyone)
+        if held := {f.host: f.saw for f in found if f.severity is Severity.HELD}:
+            raise self.lock.anothers(held)
+        self._told(found, f"{self.name} is not given its steps, and nothing was changed on it: the checks say no")
+
+    def _is_well(self) -> None:
+        """What the others were asked at the end; it stays owed until the answer is yes. Raises Halted."""
+        found = self.hands.look("verify", self.hands.nodes)
+        self._told(found, f"{self.name} has got its steps and joined, but the checks say no")
+
+    def _told(self, found: Sequence[Finding], what: str) -> None:
+        """Journal what was found of this node, or of the whole; halt where it says no. The others' is not its debt."""
+        mine = [f for f in found if f.host in ("", self.name) and f.severity is not Severity.OK]
+        for f in mine:
+            said = {"check": f.check, "severity": f.severity, "saw": f.saw, "do": f.do, "joining": self.name}
+            self.engine.journal.append("finding", said, step=self.engine.procedure.lock.id(), host=f.host)
+        if bad := in_the_way(mine):
+            self._stopped(reason(what, bad), {})
+
+    def _everyone(self) -> list[Target]:
+        return [Target(self.engine.plan, self.hands.bound, node) for node in self.engine.plan.nodes]
 
     def pay_back(self) -> None:
         """Take back what it had begun. Raises Refused, Held, Halted."""

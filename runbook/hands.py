@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from runbook import evidence, situation
 from runbook.asking import Clock, ask_before, ask_once, ask_until
-from runbook.checks import Finding, Severity
+from runbook.checks import Finding, Severity, all_checks
 from runbook.checks.survey import inspect
 from runbook.copies import Copies
 from runbook.errors import Halted, Held
@@ -132,6 +132,12 @@ class Hands:
                 before = views.get(f.host)
                 views[f.host] = View(Verdict.NO, once(before.saw if before else "", f.saw))
         return views
+
+    def look(self, group: str, targets: Sequence[Target]) -> list[Finding]:
+        """What the checks of a group find now, but for those that only the beginning decides (``Check.at_first``)."""
+        asked = [check for check in all_checks(group) if not check.at_first and check.applies(self.plan)]
+        bound = replace(self.bound, joining="")  # it is one of them, to be asked and to be counted
+        return decisive(inspect(group, self.plan, bound, self.hosts, targets, self.clock, asked))
 
     def act(self, step: Step) -> None:
         """Settle first; then act where the host says that it is not done, and nowhere else."""

@@ -49,7 +49,7 @@ class Holding:
         foreign = {h: v.saw for h, v in views.items() if v.verdict is Verdict.NO}
         if foreign:
             self.hands.carry_out(self.step, {name: _undo(self.step, n) for name, n in free.items()}, "let-go")
-            raise self._anothers(foreign)
+            raise self.anothers(foreign)
 
     def not_anothers(self) -> None:
         """Before the run's state changes: raises Held where another run has a host."""
@@ -58,9 +58,10 @@ class Holding:
         views = ask_once(self.hands.hosts, {n.name: self.step.done(n) for n in self.hands.nodes})
         foreign = {h: v.saw for h, v in views.items() if "names another run" in v.saw}
         if foreign:
-            raise self._anothers(foreign)
+            raise self.anothers(foreign)
 
-    def _anothers(self, foreign: Mapping[str, str]) -> Held:
+    def anothers(self, foreign: Mapping[str, str]) -> Held:
+        """The error where another run has a host; nothing was changed."""
         again = f"runbook status {self.hands.bound.run}{NOTE}this run, which waits until then"
         return by_another(self.hands.hosts, self.hands.nodes, foreign, true="nothing was changed just now", again=again)
 

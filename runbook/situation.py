@@ -151,6 +151,10 @@ def owed(past: Replay) -> list[str]:
     if not past.absent or past.closed:
         return []
     names = ", ".join(past.absent)
+    if all(states.get("RestartKubelets") in FINISHED for states in past.absent.values()):
+        return [
+            f"{names}: has got every step of the run, and is owed the last checks, which `runbook resume` asks again"
+        ]
     its, with_ = ("its", "it") if len(past.absent) == 1 else ("their", "them")
     return [
         f"{names}: absent, and owed {its} steps: until then start neither etcd nor the kubelet there by hand",

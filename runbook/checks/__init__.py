@@ -74,6 +74,10 @@ class Check(ABC):
     """Its slow ``look`` fetches a snapshot that lies on a node, by a connection of its own; where that host is silent,
     or not asked at all, nobody looks: an unknown result stands for it."""
 
+    at_first: ClassVar[bool] = False
+    """It is about the snapshot, or about the cluster before the restore: a node that comes back to a run which went on
+    without it, and restored the others, is not asked again."""
+
     @classmethod
     def id(cls) -> str:
         """The check's name in journal and JSON."""

@@ -44,6 +44,7 @@ def local_revision(path: Path) -> Result:
 class Bump(Check):
     """The snapshot's revision plus the bump is above the last living revision."""
 
+    at_first = True
     order, slow, fetches = 45, True, True
 
     def asks(self, n: Target) -> Sequence[Command]:

@@ -31,6 +31,7 @@ def _pairs(node: Node) -> dict[str, tuple[str, bool]]:
 class SnapshotsCluster(OnFiles):
     """The snapshot was taken of a cluster with these hosts' CAs."""
 
+    at_first = True
     severity, order = Severity.WARNS, 58
 
     def applies(self, plan: Plan) -> bool:

@@ -109,6 +109,7 @@ def names(them: Sequence[str], most: int = 20) -> str:
 class OfContent(Check):
     """A check of what the snapshot holds."""
 
+    at_first = True
     slow, fetches = True, True
 
     def look(self, plan: Plan, bound: Binding) -> Sequence[Result]:

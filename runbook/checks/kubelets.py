@@ -61,6 +61,7 @@ class Runtime(Check):
 class KubeletObeys(Check):
     """The kubelets will stop pods when their manifests go."""
 
+    at_first = True
     severity, order = Severity.WARNS, 37
 
     def asks(self, n: Target) -> Sequence[Command]:

@@ -50,6 +50,7 @@ def statuses(result: Result) -> tuple[parse.EndpointStatus, ...]:
 class Members(Check):
     """Every living member of the cluster is in the plan."""
 
+    at_first = True
     order = 30
 
     def asks(self, n: Target) -> Sequence[Command]:
@@ -143,6 +144,7 @@ def is_down(said: str) -> bool:
 class ControlPlaneNodes(Check):
     """Every control-plane node that the API server knows is in the plan."""
 
+    at_first = True
     order = 31
 
     def asks(self, n: Target) -> Sequence[Command]:

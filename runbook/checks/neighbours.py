@@ -132,6 +132,7 @@ done
 class ApiAddress(Check):
     """What clients reach the API through does not hang on the cluster itself."""
 
+    at_first = True
     severity, order = Severity.WARNS, 33
 
     def asks(self, n: Target) -> Sequence[Command]:

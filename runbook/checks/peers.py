@@ -40,6 +40,7 @@ done
 class Peers(Check):
     """Every member that an etcd.yaml names is in the plan, or is gone."""
 
+    at_first = True
     order = 32
 
     def asks(self, n: Target) -> Sequence[Command]:

@@ -44,6 +44,7 @@ CUT = "it is cut short"
 class SnapshotWhole(Check):
     """The snapshot is whole, and the one that the plan means."""
 
+    at_first = True
     order, slow, fetches, tells = 40, True, True, True
 
     def asks(self, n: Target) -> Sequence[Command]:

@@ -19,6 +19,7 @@ DEFAULT = "etcd-cluster"
 class Token(Check):
     """The new cluster's token is not the present cluster's."""
 
+    at_first = True
     order = 44
 
     def applies(self, plan: Plan) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runbook.discovery.outfile import NOTHING, Again, may_write, write
 from runbook.errors import NOTE, Refused, RunbookError, UsageError, closing, command
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from runbook.discovery.seen import Seen
     from runbook.plan import Node, Ssh
 
-NOTHING = "nothing was connected to, and nothing was written"
 LOOKUP = 2.0
 """Seconds for the addresses of silent hosts."""
 
@@ -71,10 +71,14 @@ def init(
     from runbook.tables import visible
 
     ssh = _ssh(identity_file, known_hosts_file, jump)
-    _may_write(out, force, _command(hosts, ssh, snapshot or "", out))
+
+    def again(file: Path) -> str:
+        return _command(hosts, ssh, snapshot or "", file).removesuffix(" --force")
+
+    may_write(out, force, again)
     made = _make(hosts, ssh, snapshot or "", out)
     if out:
-        _write(out, made.text, force)
+        _keep(made, out, force, again, output)
     for text in made.warnings:
         click.echo(visible(f"warning: {text}"), err=True)
     if output == "json":
@@ -86,6 +90,15 @@ def init(
     if not out:
         click.echo(made.text, nl=False)
     click.echo(told, err=not out)
+
+
+def _keep(made: Made, out: Path, force: bool, again: Again, output: str) -> None:
+    """Write the plan; where that fails, it is printed: the hosts may not answer a second time."""
+    try:
+        write(out, made.text, force, again)
+    except UsageError:
+        click.echo(made.text, nl=False, err=output == "json")
+        raise
 
 
 def _told(made: Made, out: Path | None) -> str:
@@ -103,40 +116,6 @@ def _told(made: Made, out: Path | None) -> str:
         f"{back}{NOTE}where etcd's data is in place; its kubelet starts it then" for back in made.draft.put_back
     ] + next_
     return "\n".join([head, *closing("no host is changed", "", next_)])
-
-
-def _may_write(out: Path | None, force: bool, again: str) -> None:
-    """Told before anything is asked. Raises UsageError."""
-    if out is None:
-        return
-    if out.is_dir():
-        raise UsageError(f"-o {out}: this is a directory; name a file in it", true=NOTHING)
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"-o {out}: there is no directory {out.absolute().parent}", true=NOTHING)
-    if out.exists() and not force:
-        raise UsageError(
-            f"-o {out}: it is there already, and is not written over",
-            true=NOTHING,
-            next=(f"{again}{NOTE}writes over it",),
-        )
-
-
-def _write(out: Path, text: str, force: bool) -> None:
-    """Whole or not at all; a file that came meanwhile is not written over."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        if not force:
-            out.open("x").close()  # the name is ours now
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
-    except FileExistsError:
-        raise UsageError(f"-o {out}: it came into being just now, and is not written over", true=NOTHING) from None
-    except OSError as error:
-        if not force and out.exists() and not out.stat().st_size:
-            out.unlink()
-        raise UsageError(f"-o {out}: it cannot be written: {error.strerror}", true="no host is changed") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _ssh(identity_file: Path | None, known_hosts_file: Path | None, jump: str) -> Ssh:

@@ -39,16 +39,22 @@ def built(cache: Path) -> dict[str, Path] | None:
     return {name: home / "usr/bin" / name for name in PACKAGES} if same else None
 
 
-def ensure(cache: Path) -> dict[str, Path]:
-    """Build them where they are not there yet. Raises Missing; the caller holds the cache's lock."""
-    if found := built(cache):
-        return found
+def compiler() -> Path:
+    """What builds them. Raises Missing where it is not there."""
     go = on_path("go")
     if go is None:
         raise Missing(
             f"etcd {SERIES} is built from its Go modules, and there is no go on PATH: install Go "
             f"(go.mod says which: {_wants()}), or put the programs of etcd {SERIES} into a directory and name that."
         )
+    return go
+
+
+def ensure(cache: Path) -> dict[str, Path]:
+    """Build them where they are not there yet. Raises Missing; the caller holds the cache's lock."""
+    if found := built(cache):
+        return found
+    go = compiler()
     print(f"runbook lab: building etcd {SERIES} from its Go modules (a few minutes, once)", file=sys.stderr)
     home = cache / f"etcd-{SERIES}"
     with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as work:

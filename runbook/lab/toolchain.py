@@ -89,19 +89,23 @@ def ensure(etcd: str = "") -> Toolchain:
     if sys.platform != "linux":
         raise Missing(f"the lab needs Linux, with its namespaces and overlay file system; this is {sys.platform}.")
     cache = cache_dir()
+    wanted = etcd or os.environ.get(CHOICE, "")
+    build = wanted == etcdbuild.SERIES
     with locked(cache):
-        programs = _etcd(cache, etcd or os.environ.get(CHOICE, ""))
+        if build and not etcdbuild.built(cache):
+            etcdbuild.compiler()
+        programs = {} if build else _etcd(cache, wanted)
         kubectl = on_path("kubectl")
         programs["kubectl"] = kubectl if kubectl and is_good_kubectl(kubectl) else _ensure_kubectl(cache)
         layer = _ensure_layer(cache, {name for name in HOST_PROGRAMS if on_path(name) is None})
+        if build:  # last: it takes minutes, and what is missing of the others is found in seconds
+            programs |= etcdbuild.ensure(cache)
     for name in HOST_PROGRAMS:
         programs[name] = on_path(name) or _in_layer(layer, name) or Path(name)
     return Toolchain(programs, layer)
 
 
 def _etcd(cache: Path, wanted: str) -> dict[str, Path]:
-    if wanted == etcdbuild.SERIES:
-        return etcdbuild.ensure(cache)
     if wanted:
         programs = {name: Path(wanted).expanduser().absolute() / name for name in ETCD}
         lacking = [name for name, path in programs.items() if not os.access(path, os.X_OK)]

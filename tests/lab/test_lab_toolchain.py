@@ -63,6 +63,18 @@ def test_without_go_it_says_in_one_sentence_what_etcd_3_6_needs(
     assert "apt-get" not in said
 
 
+@pytest.mark.usefixtures("bare")
+def test_what_is_quickly_found_missing_is_told_before_etcd_3_6_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The build takes minutes: kubectl, which cannot be downloaded without apt, is asked for before it."""
+    monkeypatch.setenv(toolchain.CHOICE, etcdbuild.SERIES)
+    monkeypatch.setattr(etcdbuild, "on_path", Path)
+    monkeypatch.setattr(etcdbuild, "_build", lambda *_: pytest.fail("it is built before"))
+    said = says_what_is_missing(tmp_path, capsys)
+    assert said.startswith("runbook lab: kubectl is not on PATH")
+
+
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RUNBOOK_CACHE_DIR", str(tmp_path / "file"))

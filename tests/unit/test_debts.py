@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runbook import facts
+from runbook.checks import Finding, Severity, all_checks
 from runbook.errors import Halted, UsageError
 from runbook.replay import replay
 from runbook.transport import LOCK
@@ -166,3 +167,98 @@ def test_halted_says_what_is_owed() -> None:
     assert "m3: absent, and owed its steps" in life.error.means
     assert life.error.next[0].startswith("runbook rollback ")
     assert " --discard-writes" in life.error.next[0]
+
+
+# What a node that is back is asked before its first step, and after its last.
+
+
+Found = dict[str, list[Finding]]
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Found:
+    """What the checks find, by their group."""
+    findings: Found = {"preflight": [], "verify": []}
+    monkeypatch.setattr("runbook.hands.inspect", lambda group, *_: findings[group])
+    return findings
+
+
+def no(host: str, severity: Severity = Severity.BLOCKS) -> Finding:
+    return Finding("EtcdVersion", host, severity, "etcd 3.6 there, 3.5 elsewhere", "install the same")
+
+
+def test_a_node_that_is_back_is_refused_where_a_check_says_no_before_its_first_step(found: Found) -> None:
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    before = {name: host.tree() for name, host in life.world.hosts.items()}
+    found["preflight"].append(no("m3"))
+    ended = life.session("forward")
+    assert ended.startswith("Halted: m3 is not given its steps, and nothing was changed on it: the checks say no:")
+    assert "✗ m3: etcd 3.6 there, 3.5 elsewhere\n      do: install the same" in str(life.error)
+    assert life.error
+    assert life.error.next[0].startswith(f"runbook resume {RUN}")
+    assert life.world.hosts["m3"].tree() == before["m3"], "nothing at all"
+    assert [line["host"] for line in life.lines if line["event"] == "finding"] == ["m3"]
+    found["preflight"].clear()
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=True)
+
+
+def test_what_is_found_on_the_others_does_not_keep_a_node_that_is_back(found: Found) -> None:
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    found["preflight"] += [no("m1"), no("m3", Severity.WARNS)]
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+
+
+def test_a_node_that_is_back_waits_while_another_run_has_a_host(found: Found) -> None:
+    """Also one of the others': whoever restores them again would have it join in the middle of that."""
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    before = life.world.hosts["m3"].tree()
+    found["preflight"].append(no("m1", Severity.HELD))
+    assert life.session("forward").startswith("Held: ")
+    assert life.world.hosts["m3"].tree() == before
+
+
+def test_a_node_that_is_back_is_owed_the_last_checks_until_they_say_yes(found: Found) -> None:
+    life = Life(plan())
+    life.session("forward", silent=GONE, without=GONE)
+    found["verify"].append(no("m3"))
+    for _ in range(2):
+        assert life.session("forward").startswith("Halted: m3 has got its steps and joined, but the checks say no:")
+        assert life.error
+        assert "m3: has got every step of the run, and is owed the last checks" in life.error.means
+        assert lineages(life)[2] == lineages(life)[0]
+        assert not any(host.exists(LOCK) for host in life.world.hosts.values())
+    found["verify"].clear()
+    assert life.session("forward") == "complete"
+    assert not replay(life.lines).absent
+    assert not life.faults(restored=True)
+
+
+def test_a_node_that_was_asked_when_the_run_began_is_not_asked_again_half_way(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = silenced(0.55)
+    life.session("forward", silent=GONE, without=GONE)
+    asked: list[str] = []
+
+    def inspect(group: str, *_: object) -> list[Finding]:
+        asked.append(group)
+        return found[group]
+
+    monkeypatch.setattr("runbook.hands.inspect", inspect)
+    assert life.session("forward") == "complete"
+    assert asked == ["verify"]
+
+
+def test_only_what_is_about_a_host_is_asked_of_a_node_that_is_back() -> None:
+    left_out = {check.id() for check in all_checks("preflight") if check.at_first}
+    assert left_out == {
+        "ApiAddress", "Bump", "ControlPlaneNodes", "Encryption", "KnownObjects", "KubeletObeys", "Members", "Peers",
+        "SnapshotContent", "SnapshotWhole", "SnapshotsCluster", "Token", "WhatIsLost",
+    }  # fmt: skip
+    assert not any(check.at_first for check in all_checks("verify"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -101,8 +102,35 @@ def test_a_file_that_comes_meanwhile_is_not_written_over(desk: Desk, monkeypatch
         return meanwhile(targets, claim)
 
     monkeypatch.setattr(real_hosts, "connect", connect)
-    assert "came into being just now" in desk.init(*ALL, "-o", "plan.yaml", code=2).stderr
+    done = desk.init(*ALL, "-o", "plan.yaml", code=2)
+    assert "came into being just now" in done.stderr
+    assert "kind: EtcdRestore" in done.stdout, "the hosts may not answer a second time"
+    assert "-o plan-2.yaml   # asks the hosts again" in done.stderr
     assert desk.out.read_text() == "another's"
+
+
+def test_a_plan_that_cannot_be_written_is_printed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = desk.init(*ALL, "-o", "plan.yaml", code=2)
+    assert "-o plan.yaml: it cannot be written: No space left on device" in done.stderr
+    assert "What it means: the plan that was made is printed, and stands in no file" in done.stderr
+    assert "kind: EtcdRestore" in done.stdout
+    assert sorted(p.name for p in desk.home.iterdir()) == ["etcd.db", "key", "known_hosts"]
+
+
+def test_a_directory_that_may_not_be_written_is_told_before_a_host_is_asked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != desk.home and access(path, mode))
+    told = desk.init(*ALL, "-o", "plan.yaml", code=2).stderr
+    assert f"-o plan.yaml: nothing can be written into {desk.home}" in told
+    assert f"Type next:     ls -ld {desk.home}; df -h {desk.home}" in told
+    assert "-o FILE" in told
+    assert desk.asked == []
 
 
 def test_a_strange_file_name_stays_in_its_comment(desk: Desk) -> None:
@@ -327,6 +355,10 @@ def test_bad_usage(desk: Desk, args: list[str], told: str, monkeypatch: pytest.M
         (["--host", "root@10.0.1.10,10.0.1.11,root@10.0.1.12"], "runbook init {all} --identity-file {home}/key"),
         ([*ALL[:2], "--host", "root@"], "runbook init --host root@10.0.1.10 --host HOST --identity-file {home}/key"),
         ([*ALL, "--jump", "a,b"], "runbook init --help"),
+        ([*ALL, "-o", "."], "runbook init {all} --identity-file {home}/key -o plan.yaml"),
+        ([*ALL, "-o", "no/such/plan.yaml"], "mkdir -p {home}/no/such"),
+        ([*ALL, "-o", "etcd.db/plan.yaml"], "runbook init {all} --identity-file {home}/key -o plan.yaml"),
+        ([*ALL, "-o", "etcd.db"], "runbook init {all} --identity-file {home}/key -o etcd.db --force"),
         (
             [*ALL, "--snapshot", "host://m9/x.db"],
             "runbook init {all} --identity-file {home}/key --snapshot host://m1/x.db",
