@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from runbook import planback, runs
+from runbook import planback, runs, waiting
 from runbook.errors import NOTE, Halted, Refused, UsageError
 from runbook.journal import Journal, damaged
 from runbook.plan import Plan
@@ -136,6 +137,8 @@ def binding_for_checks(plan: Plan) -> tuple[Binding, str]:
     from runbook.checks.content import begin_reading
 
     begin_reading(plan)
+    if not (plan.snapshot.node or plan.snapshot.store):
+        waiting.say(sys.stderr, f"reading {plan.snapshot.path} on this machine: its checksum")
     try:
         return preview_binding(plan)
     except Refused as error:

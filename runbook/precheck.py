@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runbook import findings as told
@@ -100,7 +101,8 @@ def _checked(plan: Plan, bound: Binding) -> Verdict:
     hosts, there = connect(bound), _present(plan, bound)
     try:
         with waiting.told(sys.stderr):
-            found = inspect("preflight", plan, bound, hosts, there, RealClock())
+            say = partial(waiting.say, sys.stderr)
+            found = inspect("preflight", plan, bound, hosts, there, RealClock(), tell=say)
         missed = told.not_asked(plan, there, found)
         found = told.honest(told.decisive(found), there, missed)
         return Verdict(plan, bound, found, missed, _error(plan, bound, hosts, there, found))

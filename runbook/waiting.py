@@ -1,4 +1,4 @@
-"""A word while a snapshot comes over from a host, or from a store: it may take minutes, and others wait for it."""
+"""A word for who waits: what is asked, and how far a snapshot is that comes over from a host, or from a store."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def told(stream: TextIO, says: Callable[[], str] | None = None) -> Iterator[None
     finally:
         over.set()
         teller.join(1.0)
+
+
+def say(stream: TextIO, text: str) -> None:
+    """One line that stays, also beside such words; a stream that cannot be written to stops nothing."""
+    from runbook.progress import is_terminal
+    from runbook.tables import printable
+
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(f"{CLEAR if is_terminal(stream) else ''}{printable(text)}\n")
+        stream.flush()
 
 
 def _reading() -> str:

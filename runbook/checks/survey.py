@@ -26,6 +26,13 @@ from runbook.transport import Hosts
 POLL = 0.5
 """Seconds between two rounds of checks that may still become true."""
 
+STAGES = {
+    0: "do they answer, as root?",
+    1: "does another run hold them, do their clocks agree?",
+    2: "all else",
+}
+"""What each round asks, for who waits; see ``Check.round``."""
+
 LOCAL = ""
 """Under this host name stand the answers of the responder's own machine."""
 
@@ -38,14 +45,16 @@ def inspect(
     targets: Sequence[Target],
     clock: Clock,
     checks: Sequence[Check] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Finding]:
     """All findings of the group about these hosts, in the order of the table, "ok" ones included.
 
-    A check that blocks is asked again until it no longer does or its time is over. ``checks`` is for tests.
+    A check that blocks is asked again until it no longer does or its time is over. ``checks``: these alone. ``tell``
+    is told what is asked next, and of whom.
     """
     asked = [c for c in (all_checks(group) if checks is None else checks) if c.applies(plan)]
     start = clock.monotonic()
-    found = _Pass(hosts, plan, bound, targets).run(asked)
+    found = _Pass(hosts, plan, bound, targets, tell=tell).run(asked)
     while True:
         elapsed = clock.monotonic() - start
         again = [c for c in asked if _blocked(found[c.id()]) and elapsed < c.within(plan)]
@@ -83,6 +92,7 @@ class _Pass:
     """Hosts that did not answer, or not as root, when the connections were opened: they are not asked again."""
     reported: set[str] = field(default_factory=set)
     """Hosts of whose silence a finding tells already."""
+    tell: Callable[[str], None] = lambda _: None
 
     def run(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
         """The findings, by the check's id; none of the later rounds where another run holds a host.
@@ -91,10 +101,19 @@ class _Pass:
         """
         found: dict[str, list[Finding]] = {c.id(): [] for c in checks}
         for turn in sorted({c.round for c in checks}):
-            found |= self._round([c for c in checks if c.round == turn])
+            mine = [c for c in checks if c.round == turn]
+            self._tell(mine, STAGES.get(turn, ""))
+            found |= self._round(mine)
             if any(f.severity is Severity.HELD for told in found.values() for f in told):
                 break
         return found
+
+    def _tell(self, checks: Sequence[Check], stage: str) -> None:
+        asked = ", ".join(t.name for t in self.targets if t.name not in self.silent) or "nobody"
+        but = f" (not {', '.join(self.silent)}, of which nothing more can be asked)" if self.silent else ""
+        beside = "; beside it the snapshot is looked into" if any(c.slow for c in checks) else ""
+        count = f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
+        self.tell(f"asking {asked}{but}: {stage} ({count}){beside}")
 
     def _round(self, checks: Sequence[Check]) -> dict[str, list[Finding]]:
         asks = {c.id(): {t.name: tuple(c.asks(t)) for t in self.targets} for c in checks}

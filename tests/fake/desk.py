@@ -74,7 +74,7 @@ class Desk:
             self.patch.setattr(f"runbook.{module}.hosts_of", self._hosts_of)
         self.patch.setattr("runbook.meanwhile.dial_ahead", lambda _: None)
         for module in ("runbook.hands", "runbook.checks.survey"):
-            self.patch.setattr(f"{module}.inspect", lambda group, *_: list(self.findings[group]))
+            self.patch.setattr(f"{module}.inspect", lambda group, *_, **__: list(self.findings[group]))
         self.patch.setattr("runbook.asking.RealClock", lambda: self.world)
         self.patch.setattr("runbook.progress.PATIENCE", 0.0)
         known = (Binding(sha256=SHA256), "a small snapshot")

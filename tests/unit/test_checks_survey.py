@@ -125,3 +125,21 @@ def test_where_another_run_holds_a_host_nothing_else_is_asked() -> None:
     assert {(f.check, f.severity) for f in found if f.severity is not Severity.OK} == {("Locks", Severity.HELD)}
     words = [word for asks in hosts.asked for commands in asks.values() for c in commands for word in c.words()]
     assert not [word for word in words if word in ("etcdctl", "kubectl", "crictl")]
+
+
+class Opening(Quiet):
+    """Opens the connections."""
+
+    round = 0
+
+
+def test_who_waits_is_told_each_stage_before_it_is_asked() -> None:
+    """Whoever did not answer at the first is named at the next, and is not waited for again."""
+    told: list[str] = []
+    hosts = FakeHosts(PLAN, [where("id", lambda _n, _r: Result(None, err="no route"))])
+    targets = [Target(PLAN, BOUND, p) for p in PLAN.nodes]
+    inspect("preflight", PLAN, BOUND, hosts, targets, FakeClock(), [Opening(), Quiet(), Second()], told.append)
+    assert told == [
+        "asking m1, m2, m3: do they answer, as root? (1 check)",
+        "asking m1, m3 (not m2, of which nothing more can be asked): all else (2 checks)",
+    ]

@@ -89,7 +89,7 @@ def test_the_checks_ask_only_those_that_take_part(desk: Desk) -> None:
     asked: list[str] = []
 
     def inspect(
-        group: str, plan: object, bound: object, hosts: object, there: list[Any], clock: object
+        group: str, plan: object, bound: object, hosts: object, there: list[Any], clock: object, **_: object
     ) -> list[Finding]:
         asked.extend(t.name for t in there)
         return [Finding("Swap", h, Severity.OK, "off", "") for h in asked]

@@ -406,7 +406,7 @@ def test_a_check_tells_that_it_cannot_be_had_beside_all_else(desk: Desk, shelf: 
 def checks(desk: Desk, *others: Finding) -> None:
     """The checks of the snapshot are the real ones; the hosts say nothing else."""
 
-    def inspect(_: str, plan: Plan, bound: Binding, *__: object) -> list[Finding]:
+    def inspect(_: str, plan: Plan, bound: Binding, *__: object, **___: object) -> list[Finding]:
         whole = SnapshotWhole()
         return [*whole.judge(plan, bound, {"": tuple(whole.look(plan, bound))}), *others]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,11 +74,14 @@ def test_a_preview_with_checks_says_it_on_standard_error_alone(
 ) -> None:
     desk = Desk(tmp_path, quick)
 
-    def slowly(*_: object) -> list[Finding]:
+    def slowly(*_: object, tell: Callable[[str], None]) -> list[Finding]:
+        tell("asking m1: all else\x1b[2J")
         time.sleep(0.2)
         return []
 
     quick.setattr("runbook.checks.survey.inspect", slowly)
     typed = desk.type("preview", str(desk.plan_path), "--check", "--output", output)
     assert LINE in typed.err.splitlines()
+    assert "asking m1: all else\ufffd[2J" in typed.err.splitlines()
+    assert "asking" not in typed.out.partition("SCRIPTS")[0].partition('"scripts"')[0]
     assert "reading" not in typed.out.partition("SCRIPTS")[0].partition('"scripts"')[0]
