@@ -29,7 +29,8 @@ ANY_ETCDCTL = r"""
 set -u
 command -v -- "$1" > /dev/null 2>&1 && exec "$@"
 shift
-id=$(timeout 3 crictl ps -q --state Running --label io.kubernetes.container.name=etcd 2> /dev/null | head -n 1)
+id=$(timeout 3 crictl ps -q --state Running --label io.kubernetes.pod.namespace=kube-system \
+  --label io.kubernetes.container.name=etcd 2> /dev/null | head -n 1)
 [ -n "$id" ] || { echo "there is no etcdctl here, and no etcd container that has one" >&2; exit 127; }
 exec crictl exec "$id" etcdctl "$@"
 """

@@ -25,6 +25,8 @@ _BAD = re.compile(
     r'"level":"error"|^E\d{4} |^(?i:error)[: ]'
     r"|^flag provided but not defined|^invalid (?:boolean )?value |^unknown flag"
 )
+_CRICTL = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<said>.*)"')
+"""A word of crictl's own on standard error, among the container's: without an /etc/crictl.yaml it warns each time."""
 _DOUBT = re.compile(r'"level":"warn".*"error":')
 _PLAIN = ("", "Error", "Completed")
 """Reasons of the runtime's that say no more than the exit code; ``OOMKilled`` does."""
@@ -39,8 +41,12 @@ def of(name: str, said: str) -> str:
     if not said.strip():
         return ""
     about, _, log = said.partition(CUT)
-    lines = telling(redact(log).splitlines())
+    every = redact(log).splitlines()
+    crictl = [found for line in every if (found := _CRICTL.match(line))]
+    lines = telling([line for line in every if not _CRICTL.match(line)])
     told = f"; its last words: {' / '.join(lines)}" if lines else ", and its log is empty"
+    if not lines and crictl and crictl[-1]["level"] == "fatal":
+        told = f"; its log cannot be read: {_short(crictl[-1]['said'])}"
     return f"the last container {name} that ended did so with {_end(about)}{told}"
 
 

@@ -43,7 +43,10 @@ mkdir -p "$dir" 2>/dev/null && chmod 700 "$dir" && : >>"$dir/lock" || refuse fai
 exec 9>>"$dir/lock"
 flock -n 9 || { cat "$dir/who" 2>/dev/null; refuse busy "another snapshot is being taken here"; }
 own=$dir/$name saving= beater= sending= reading=
+# A shell beside, forked a moment ago, has these traps yet where it is bash: a signal then must not end all this there.
 end() {
+  self=$(exec sh -c 'echo "$PPID"')
+  [ "${self:-$$}" = "$$" ] || return
   kill -- "-$saving" 2>/dev/null || kill "$saving"
   kill $beater $watcher $sending $reading
   rm -rf "$dir"/*.taking

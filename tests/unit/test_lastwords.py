@@ -76,6 +76,26 @@ def test_an_empty_log_is_told() -> None:
     assert of("etcd", f"{inspect()}\n----\n").endswith("after 4 restarts, and its log is empty")
 
 
+ENDPOINTS = (
+    'time="2026-04-09T14:00:00+02:00" level=warning msg="runtime connect using default endpoints: '
+    '[unix:///run/containerd/containerd.sock]. As the default settings are now deprecated, you should set the endpoint"'
+)
+GONE = 'time="2026-04-09T14:00:00Z" level=fatal msg="failed to try resolving symlinks in path \\"/0.log\\": lstat"'
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ([ENDPOINTS], ", and its log is empty"),
+        ([ENDPOINTS, INFO], "; its last words: info: closing etcd server"),
+        ([ENDPOINTS, GONE], '; its log cannot be read: failed to try resolving symlinks in path \\"/0.log\\": lstat'),
+    ],
+)
+def test_what_crictl_says_of_itself_is_no_word_of_the_containers(log: list[str], told: str) -> None:
+    """Without an /etc/crictl.yaml, which kubeadm writes none of, it warns before each answer."""
+    assert of("etcd", f"{inspect()}\n----\n" + "\n".join(log)).endswith(f"after 4 restarts{told}")
+
+
 def test_nothing_secret_is_told_of_the_log_or_of_the_environment() -> None:
     key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
     log = f"panic: https://me:swordfish@10.0.1.10 said no\nerror: password=swordfish\n{key}\n{key}"

@@ -96,6 +96,15 @@ def test_only_saving_sees_the_certificates_and_only_pushing_the_credentials(tmp_
     assert all(m["readOnly"] for m in mounts)
 
 
+def test_a_ca_that_does_not_lie_where_push_looks_is_not_promised(tmp_path: Path) -> None:
+    """Or each run would warn of a fingerprint that no run can have."""
+    made = cronjob(backup(tmp_path, paths={"etcdCA": "/etc/etcd/pki/etcd-ca.pem"}))[1]
+    push = containers(made)[-1]
+    assert "--pki" not in push["args"][0]
+    assert not any("etcd-ca" in m["mountPath"] for m in push["volumeMounts"])
+    assert "--pki /etc/kubernetes/pki\n" in containers(cronjob(backup(tmp_path))[1])[-1]["args"][0]
+
+
 def test_the_numbers_follow_the_schedule(tmp_path: Path) -> None:
     made = cronjob(backup(tmp_path, schedule={"cron": "0,20 4 * * *", "deadline": "10m"}))[1]["spec"]
     assert (made["schedule"], made["startingDeadlineSeconds"]) == ("0,20 4 * * *", 600)

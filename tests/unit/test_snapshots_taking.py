@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,7 @@ WORD = "0123456789abcdef"
 DATA = os.urandom(200_000)
 ETCDCTL = """\
 #!/bin/sh
+[ "$1" != version ] || exit 0
 sleep "{sleep}"
 [ -z "{fails}" ] || {{ echo "Error: {fails}"; exit 1; }}
 for last; do :; done
@@ -287,3 +289,15 @@ def test_whoever_brings_no_more_of_it_is_given_up(tmp_path: Path, leaves: bool) 
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             stream.close()
+
+
+@pytest.mark.parametrize("shell", [name for name in ("dash", "bash") if shutil.which(name)])
+def test_a_shell_beside_that_a_signal_ends_takes_nothing_away(tmp_path: Path, shell: str) -> None:
+    """One that bash has only just forked has its parent's traps yet: what it would remove is not its own."""
+    begun, ends, _ = TAKE.partition("trap 'exit 1' HUP INT TERM PIPE\n")
+    beside = 'mkdir "$own"; : >"$own/kept"; (end 2>/dev/null); echo "$(ls "$own")"\n'
+    words = [str(tmp_path / "snapshots"), "a.taking", str(tmp_path / "no.lock"), "0", "60", "1", "60", "u", "", "c"]
+    text = wrapper.streaming(WORD, words, begun + ends + beside)
+    done = subprocess.run([shell, "-s"], input=text, capture_output=True, check=True, timeout=10)
+    assert b"\nkept\n" in done.stdout
+    assert sorted(os.listdir(tmp_path / "snapshots")) == ["lock"]

@@ -15,6 +15,7 @@ import yaml
 
 from runbook.backup import Backup
 from runbook.planfile.durations import format_duration
+from runbook.snapshots.origin import CAS
 from runbook.snapshots.schedule.facts import Facts, Inside, facts, inside
 
 Json = dict[str, Any]
@@ -200,6 +201,8 @@ def _push(it: Facts, there: Inside) -> Json:
     mounts: list[Json] = [{"name": "plan", "mountPath": "/etc/runbook", "readOnly": True}]
     pki = ""
     for name, _, path in _certificates(there)[:1]:
+        if path != f"{there.pki}/{CAS[0]}":
+            continue  # laid out otherwise than by kubeadm: push would look for it in vain, and warn each time
         mounts.append({"name": name, "mountPath": path, "readOnly": True})
         pki = f" --pki {shlex.quote(there.pki)}"
     if it.directory:
