@@ -65,7 +65,8 @@ def test_killed_twice(row: Row) -> None:
 def test_killed_in_a_rollback(row: Row, point: str) -> None:
     """The engine is killed while it rolls back, then resumed | at the undoing of a step."""
     row.kill_when(typed(row), reaches("StartEtcd", "DONE"))
-    row.kill_when(("rollback",), reaches(point, "UNDOING"))
+    # On a busy machine the kill comes late, when an API server was started already; else the option is harmless.
+    row.kill_when(BACK, reaches(point, "UNDOING"))
     row.runbook("resume")
     row.rolled_back()
 
