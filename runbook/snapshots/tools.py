@@ -5,6 +5,7 @@ They lie beside the snapshot while it is taken, and go with it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shlex
@@ -33,10 +34,14 @@ class Tool:
         return f"{self.name}:{self.size}:{self.sha256}"
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """All of it. Raises OSError."""
+        """All of it, and no byte more. Raises OSError, also where it is shorter by now."""
+        left = self.size
         with self.path.open("rb") as file:
-            while chunk := file.read(size):
+            while left and (chunk := file.read(min(size, left))):
+                left -= len(chunk)
                 yield chunk
+        if left:
+            raise OSError(errno.EIO, "it has become shorter since its sum was taken; is it being replaced?")
 
 
 def brought(plan: Plan) -> tuple[Tool, ...]:

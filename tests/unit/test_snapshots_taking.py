@@ -15,6 +15,7 @@ import pytest
 from runbook.hosts import wrapper
 from runbook.hosts.frames import Frames
 from runbook.snapshots.taking import TAKE
+from runbook.snapshots.tools import Tool
 
 WORD = "0123456789abcdef"
 DATA = os.urandom(200_000)
@@ -250,6 +251,17 @@ def test_programs_that_are_brought_take_it_and_stay_until_whoever_sent_them_leav
     assert (host.dir / "a.taking" / "etcdctl").stat().st_mode & 0o777 == 0o700
     process.communicate(timeout=10)
     assert host.left() == []
+
+
+def test_of_a_program_that_is_being_replaced_no_more_is_sent_than_was_told(tmp_path: Path) -> None:
+    """More would stand before the next word; less would be waited for, and the host be blamed."""
+    path = tmp_path / "etcdctl"
+    tool = Tool("etcdctl", path, 10, "")
+    path.write_bytes(b"x" * 14)
+    assert b"".join(tool.chunks(4)) == b"x" * 10
+    path.write_bytes(b"x" * 9)
+    with pytest.raises(OSError, match="shorter"):
+        list(tool.chunks(4))
 
 
 def test_a_program_that_was_damaged_on_the_way_is_not_run(tmp_path: Path) -> None:
