@@ -42,11 +42,13 @@ refuse() {
 mkdir -p "$dir" 2>/dev/null && chmod 700 "$dir" && : >>"$dir/lock" || refuse failed "cannot write in $dir"
 exec 9>>"$dir/lock"
 flock -n 9 || { cat "$dir/who" 2>/dev/null; refuse busy "another snapshot is being taken here"; }
-own=$dir/$name saving= beater= sending= reading=
+own=$dir/$name saving= beater= sending= reading= begun=
 # A shell beside, forked a moment ago, has these traps yet where it is bash: a signal then must not end all this there.
 end() {
   self=$(exec sh -c 'echo "$PPID"')
   [ "${self:-$$}" = "$$" ] || return
+  # A signal may come between the begin of something beside and the taking down of its number.
+  [ "$!" = "$begun" ] || kill -- "-$!" 2>/dev/null || kill "$!"
   kill -- "-$saving" 2>/dev/null || kill "$saving"
   kill $beater $watcher $sending $reading
   rm -rf "$dir"/*.taking
@@ -54,11 +56,12 @@ end() {
 trap 'end 2>/dev/null' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 # In what works beside: a moment's sleep that a signal ends, and no more work once this shell is gone, whose pid may
-# be another's by then. A signal may be lost on a shell that has only begun, so a file tells each as well to end.
+# be another's by then, or has taken all away. A signal may be lost on a shell that has only begun, so a file tells each
+# as well to end.
 nap() {
   sleep "$beat" >/dev/null 2>&1 &
   wait "$!"
-  kill -0 "$$" 2>/dev/null || exit 0
+  kill -0 "$$" 2>/dev/null && [ -d "$own" ] || exit 0
 }
 rm -rf "$dir"/*.taking
 printf 'since %s\n' "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" >"$dir/who"
@@ -79,7 +82,7 @@ watch_for() {
       left=$(( left - beat )) old=$now
     done
   ) 9>&- 8<&- </dev/null >/dev/null 2>&1 &
-  watcher=$!
+  watcher=$! begun=$!
 }
 moved() {
   : >"$own/over.$watched"
@@ -94,7 +97,7 @@ for each in $bring; do
   : >"$own/$tool"
   frame bring "$tool"
   head -c "$size" <&8 >>"$own/$tool" 2>/dev/null &
-  reading=$!
+  reading=$! begun=$!
   watch_for stat -c %s "$own/$tool"
   wait "$reading"
   moved
@@ -106,7 +109,7 @@ for each in $bring; do
 done
 exec 8<&-
 setsid timeout -k 5 "$limit" "$@" snapshot save "$own/snapshot.db" >"$own/said" 2>&1 </dev/null &
-saving=$!
+saving=$! begun=$!
 # Whoever has left is noticed by this. It holds neither the lock nor, in its sleep, the connection, and ends between two
 # signs of life and never within one: each is a mark on both streams.
 (
@@ -117,7 +120,7 @@ saving=$!
     frame beat 0 || { kill "$$"; exit 0; }
   done
 ) 9>&- </dev/null &
-beater=$!
+beater=$! begun=$!
 wait "$saving"
 code=$?
 : >"$own/saved"
@@ -134,7 +137,7 @@ watch_for true
 read -r go || exit 0
 moved
 cat <"$own/snapshot.db" &
-sending=$!
+sending=$! begun=$!
 watch_for cat "/proc/$sending/fdinfo/0"
 wait "$sending"
 moved

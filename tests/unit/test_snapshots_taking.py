@@ -142,14 +142,17 @@ def test_a_second_one_is_told_and_takes_nothing_from_the_first(tmp_path: Path) -
     assert rest == DATA
 
 
+@pytest.mark.parametrize("delay", range(0, 20, 4))
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_takes_all_away(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_signal_takes_all_away(tmp_path: Path, how: signal.Signals, delay: int) -> None:
+    """At whatever moment, some of them between the begin of something beside and the taking down of its number."""
     host = Host(tmp_path, sleep=20)
     process = host.begin()
     deadline = time.monotonic() + 10
     while host.left() != ["a.taking"]:
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.001)
+    time.sleep(delay / 1000)
     process.send_signal(how)
     process.communicate(timeout=10)
     assert host.left() == []
